@@ -1,0 +1,37 @@
+"""Models on disk: the manifest that locks the method, weights in safetensors, and training checkpoints."""
+
+from cdal_sdk.bundle.checkpoint import checkpoint_content, load_checkpoint, save_checkpoint
+from cdal_sdk.bundle.manifest import Manifest, Provenance, manifest_from_data, manifest_from_json, manifest_to_json
+from cdal_sdk.bundle.published import convert_published
+from cdal_sdk.bundle.store import (
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    Model,
+    bundled_models,
+    load_model,
+    read_manifest,
+    stored_weights,
+    weights_identity,
+    write_model_folder,
+)
+
+__all__ = [
+    "MANIFEST_FILE",
+    "WEIGHTS_FILE",
+    "Manifest",
+    "Model",
+    "Provenance",
+    "bundled_models",
+    "checkpoint_content",
+    "convert_published",
+    "load_checkpoint",
+    "load_model",
+    "manifest_from_data",
+    "manifest_from_json",
+    "manifest_to_json",
+    "read_manifest",
+    "save_checkpoint",
+    "stored_weights",
+    "weights_identity",
+    "write_model_folder",
+]

@@ -1,0 +1,66 @@
+"""Checkpoints: one file with plain tensors and values only, written in one step and loaded safely."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from cdal_sdk.bundle.manifest import Manifest
+from cdal_sdk.errors import ModelError, OutputError
+from cdal_sdk.network.torch_file import read_torch_file
+
+__all__ = ["checkpoint_content", "load_checkpoint", "save_checkpoint"]
+
+_FORMAT = "cdal-checkpoint-1"
+_REMEDY = "give a best.pt or last.pt of cdal train, or convert a published one with cdal import-published"
+
+
+def checkpoint_content(manifest: Manifest, weights: Mapping[str, Tensor], **further: Any) -> dict[str, Any]:
+    """What every checkpoint holds: "manifest" (plain data), "generator" (the weights to use), and further entries."""
+    return {"format": _FORMAT, "manifest": msgspec.to_builtins(manifest), "generator": dict(weights), **further}
+
+
+def save_checkpoint(content: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint in one step: a kill or a full disk leaves an older one whole.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    name = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            torch.save(dict(content), file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except (OSError, RuntimeError) as error:  # PyTorch's own writer raises RuntimeError on a full disk
+        raise OutputError(f"the checkpoint cannot be written ({error})", where=path, remedy="free disk space") from error
+    finally:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint.
+
+    Returns:
+        See `checkpoint_content`.
+
+    Raises:
+        ModelError: if it is missing, unsafe, damaged, or no checkpoint of ours.
+    """
+    checkpoint = read_torch_file(path, _REMEDY)
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != _FORMAT:
+        raise ModelError("this is no checkpoint of cdal", where=path, remedy=_REMEDY)
+    content: dict[str, Any] = checkpoint
+    return content

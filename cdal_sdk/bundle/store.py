@@ -1,0 +1,237 @@
+"""Models by name, folder or checkpoint; folders are checked by hash and loaded without any pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from cdal_sdk.bundle.checkpoint import load_checkpoint
+from cdal_sdk.bundle.manifest import Manifest, manifest_from_data, manifest_from_json, manifest_to_json
+from cdal_sdk.errors import ModelError, OutputError
+from cdal_sdk.network import Generator
+
+__all__ = [
+    "MANIFEST_FILE",
+    "WEIGHTS_FILE",
+    "Model",
+    "bundled_models",
+    "load_model",
+    "read_manifest",
+    "stored_weights",
+    "weights_identity",
+    "write_model_folder",
+]
+
+MANIFEST_FILE = "manifest.json"
+WEIGHTS_FILE = "weights.safetensors"
+
+_BUNDLED = Path(__file__).parent.parent / "models"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model: its manifest and its generator in float32 and eval mode.
+
+    Attributes:
+        manifest: what locks its method.
+        generator: the network.
+        folder: where engines made for it may lie; None for a bare checkpoint.
+        weights_sha256: identity of the weights.
+    """
+
+    manifest: Manifest
+    generator: Generator
+    folder: Path | None
+    weights_sha256: str
+
+
+def bundled_models() -> tuple[str, ...]:
+    """Names of the models that ship with the package."""
+    return tuple(sorted(folder.name for folder in _BUNDLED.iterdir() if (folder / MANIFEST_FILE).is_file()))
+
+
+def _locate(reference: str | Path) -> Path:
+    """The model folder or checkpoint behind a name or path; an existing path wins over a bundled name."""
+    path = Path(reference)
+    if path.exists():
+        return path
+    if str(reference) in bundled_models():
+        return _BUNDLED / str(reference)
+    raise ModelError(
+        f"there is no model '{reference}'",
+        remedy=f"give a model folder, a checkpoint, or one of: {', '.join(bundled_models())}",
+    )
+
+
+def read_manifest(reference: str | Path) -> Manifest:
+    """The manifest of a name, model folder or checkpoint; for a folder without reading its weights."""
+    path = _locate(reference)
+    if path.is_dir():
+        return _folder_manifest(path)
+    return manifest_from_data(load_checkpoint(path)["manifest"], path)
+
+
+def load_model(reference: str | Path) -> Model:
+    """Load a model by bundled name, model folder or checkpoint (`best.pt`).
+
+    Raises:
+        ModelError: if it does not exist, is damaged (a hash differs), or its weights do not fit its manifest.
+    """
+    path = _locate(reference)
+    if path.is_dir():
+        manifest = _folder_manifest(path)
+        _check_files(path, manifest)
+        try:
+            weights = safetensors.torch.load_file(path / WEIGHTS_FILE)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise ModelError(f"the weights cannot be read ({error})", where=path, remedy="restore the folder") from None
+        return _assemble(manifest, weights, path, path)
+    checkpoint = load_checkpoint(path)
+    return _assemble(manifest_from_data(checkpoint["manifest"], path), checkpoint["generator"], path, None)
+
+
+def write_model_folder(
+    folder: Path,
+    manifest: Manifest,
+    weights: Mapping[str, Tensor],
+    *,
+    half: bool = False,
+    extra_files: Mapping[str, Path] | None = None,
+) -> Manifest:
+    """Write a model folder in one step: it appears whole, or not at all.
+
+    Args:
+        folder: replaced if it is a model folder already.
+        manifest: its `files` are filled in here.
+        weights: state dict of the generator.
+        half: store the weights in half precision.
+        extra_files: further files by their name in the folder (a relative path with slashes).
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        OutputError: if the folder exists and is no model folder, or cannot be written.
+        ModelError: if a weight does not fit in half precision.
+    """
+    if folder.exists() and not (folder / MANIFEST_FILE).is_file():
+        raise OutputError("this exists and is no model folder", where=folder, remedy="choose another --out")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        tensors = stored_weights(weights, half=half)
+        safetensors.torch.save_file(tensors, staging / WEIGHTS_FILE)
+        for name, source in (extra_files or {}).items():
+            target = staging / PurePosixPath(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        names = [WEIGHTS_FILE, *(extra_files or {})]
+        manifest = manifest.with_files({name: _sha256(staging / name) for name in names})
+        (staging / MANIFEST_FILE).write_text(manifest_to_json(manifest), encoding="utf-8")
+        staging.chmod(0o755)
+        _swap(staging, folder)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise OutputError(
+            f"the model folder cannot be written ({error})",
+            where=folder,
+            remedy="free disk space or choose another --out",
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return manifest
+
+
+def _swap(staging: Path, folder: Path) -> None:
+    """Put a finished folder in place of an older one."""
+    if not folder.exists():
+        staging.replace(folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+    folder.replace(old)
+    try:
+        staging.replace(folder)
+    except OSError:
+        old.replace(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def stored_weights(weights: Mapping[str, Tensor], *, half: bool) -> dict[str, Tensor]:
+    """Weights as a model folder stores them: on the CPU, in float32 or half precision.
+
+    Raises:
+        ModelError: naming a weight that overflows half precision.
+    """
+    plain = {name: value.detach().cpu().float().contiguous() for name, value in weights.items()}
+    if not half:
+        return plain
+    for name, value in plain.items():
+        if value.abs().max() > torch.finfo(torch.float16).max:
+            raise ModelError(f"the weight '{name}' overflows half precision", remedy="export without --fp16")
+    return {name: value.half() for name, value in plain.items()}
+
+
+def _folder_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST_FILE
+    try:
+        return manifest_from_json(path.read_bytes(), path)
+    except FileNotFoundError:
+        raise ModelError(
+            f"this folder holds no {MANIFEST_FILE}", where=folder, remedy="give a folder written by cdal export"
+        ) from None
+    except OSError as error:
+        raise ModelError(f"the manifest cannot be read ({error.strerror})", where=path) from None
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    """Compare every listed file with its hash before anything of it is used."""
+    if WEIGHTS_FILE not in manifest.files:
+        raise ModelError("the manifest lists no weights", where=folder, remedy="restore the model folder")
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or not path.is_file():
+            raise ModelError(f"the file '{name}' is missing", where=folder, remedy="restore the model folder")
+        if _sha256(path) != expected:
+            raise ModelError(
+                f"the file '{name}' differs from its hash in the manifest",
+                where=folder,
+                remedy="restore the model folder",
+            )
+
+
+def _assemble(manifest: Manifest, weights: Mapping[str, Tensor], where: Path, folder: Path | None) -> Model:
+    generator = Generator(manifest.network)
+    expected = generator.state_dict()
+    differing = sorted(expected.keys() ^ weights.keys())
+    differing += [n for n in expected.keys() & weights.keys() if expected[n].shape != weights[n].shape]
+    if differing:
+        raise ModelError(
+            f"weights and manifest disagree in {len(differing)} entries, the first being '{differing[0]}'",
+            where=where,
+            remedy="restore the model",
+        )
+    generator.load_state_dict({name: value.float() for name, value in weights.items()})
+    return Model(manifest, generator.eval().requires_grad_(False), folder, weights_identity(weights))
+
+
+def weights_identity(weights: Mapping[str, Tensor]) -> str:
+    """A hash of names and values, the same for a folder and the checkpoint it was exported from (in float32)."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].detach().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,102 @@
+"""`cdal segment`: images in, masks and a report out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from cdal_sdk.segmenter import CaseReport, Report
+
+__all__ = ["segment"]
+
+
+def segment(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="DICOM, NIfTI, PNG, JPEG or TIFF files, or folders with them."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks, previews and report.json.")],
+    model: Annotated[str, typer.Option(help="Bundled model, model folder or checkpoint.")] = "hippocampus",
+    engine: Annotated[str, typer.Option(help="auto, torchscript or torch.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    votes: Annotated[int | None, typer.Option(help="Instances to average; by default the model's own.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all noise; the same seed gives the same mask.")] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="Further outputs: nifti, dicom-seg, png or probability; repeatable."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="2-D images that the engine takes at once.")] = 16,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo cases that could be skipped.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Accept what lies outside the model's domain.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Segment images and write masks, previews and a report.
+
+    Exit code 0: every case is done or was skipped as unchanged. 1: some failed, the others are written. 2: wrong
+    usage, or nothing to segment.
+    """
+    from cdal_sdk.errors import UsageError
+    from cdal_sdk.readers import discover
+    from cdal_sdk.segmenter import Segmenter, check_formats, segment_cases
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"there is no device '{device}'", remedy="choose auto, cpu or cuda")
+    wanted = check_formats(formats or [])
+    cases = discover(inputs)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    with console.status("loading the model") if console.is_terminal else _nothing():
+        segmenter = Segmenter(
+            model, engine=engine, device=device, votes=votes, seed=seed, batch_size=batch_size, force=force
+        )
+    with _progress(console, len(cases)) as on_case:
+        report = segment_cases(segmenter, cases, out, formats=wanted, overwrite=overwrite, on_case=on_case)
+    if as_json:
+        sys.stdout.write(report.to_json())
+    else:
+        _summarise(report, out)
+    raise typer.Exit(1 if any(case.status == "failed" for case in report.cases) else 0)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator[Callable[[CaseReport], None]]:
+    """A bar with rate and time left on a terminal; elsewhere only failures are told."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("segmenting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("", total=total)
+
+        def on_case(case: CaseReport) -> None:
+            bar.advance(task)
+            if case.error is not None:
+                console.print("failed:", case.error, style="red", markup=False)
+
+        yield on_case
+
+
+def _summarise(report: Report, out: Path) -> None:
+    """One line a case with its sizes, and where everything is."""
+    console = Console(soft_wrap=True, highlight=False)
+    for case in report.cases:
+        sizes = ", ".join(f"{name} {_size(size)}" for name, size in case.labels.items())
+        console.print(f"{case.status:8}{case.case}  {sizes}".rstrip(), markup=False)
+    console.print(f"{len(report.cases)} case(s); results in {out}", markup=False)
+
+
+def _size(size: dict[str, object]) -> str:
+    for name, unit in (("volume_ml", "ml"), ("area_mm2", "mm2"), ("area_px", "px")):
+        if name in size:
+            return f"{size[name]} {unit}"
+    return ""

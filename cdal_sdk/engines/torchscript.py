@@ -1,0 +1,67 @@
+"""The TorchScript engine: the fused sampler traced and frozen, so that it needs no Python of ours.
+
+Freezing folds whatever depends on weights and noise alone: time embeddings, latent mapping, all scales and shifts.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cdal_sdk.engines.base import Sampling, VoteMaps, fuse
+from cdal_sdk.errors import EngineError
+from cdal_sdk.network import Generator
+
+__all__ = ["SUFFIX", "TorchScriptEngine", "trace"]
+
+SUFFIX = ".torchscript.pt"
+
+
+def trace(generator: Generator, sampling: Sampling, device: str = "cpu") -> torch.jit.ScriptModule:
+    """Trace and freeze the fused sampler; batch, height and width stay dynamic."""
+    # A divisor's multiple that is neither square nor the canvas, so that no size can hide as a constant.
+    side = generator.config.divisor
+    example = torch.zeros(2, generator.config.image_channels, 2 * side, 3 * side, device=device)
+    sampler = fuse(generator, sampling).to(device)
+    with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # the divisor's check, resolved while tracing
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced = torch.jit.trace(sampler, example, check_trace=False)
+        return torch.jit.freeze(traced)
+
+
+class TorchScriptEngine:
+    """Runs a traced sampler, from a file or traced here.
+
+    Args:
+        module: from `trace` or `load`.
+        device: where it was traced for.
+    """
+
+    name = "torchscript"
+
+    def __init__(self, module: torch.jit.ScriptModule, device: str) -> None:
+        self.device = device
+        self._module = module
+
+    @classmethod
+    def load(cls, path: Path, device: str) -> TorchScriptEngine:
+        """Load an exported file.
+
+        Raises:
+            EngineError: if it is no readable TorchScript.
+        """
+        try:
+            return cls(torch.jit.load(str(path), map_location=device), device)
+        except (RuntimeError, ValueError) as error:
+            raise EngineError("the TorchScript file cannot be read", where=path, remedy="export it again") from error
+
+    @torch.inference_mode()
+    def run(self, images: NDArray[np.float32]) -> VoteMaps:
+        """See `Engine.run`."""
+        mean, spread = self._module(torch.from_numpy(images).to(self.device))
+        return VoteMaps(mean.cpu().numpy(), spread.cpu().numpy())

@@ -1,0 +1,60 @@
+"""From files to studies: `discover` finds the cases, `read_study` reads one of them.
+
+Finding is cheap (headers only) and reading is not, so a run over thousands of cases finds them all first and then
+reads them one at a time.
+"""
+
+from __future__ import annotations
+
+from cdal_sdk.errors import CdalError, ReadError
+from cdal_sdk.readers.case_files import CaseFiles
+from cdal_sdk.readers.discovery import discover
+from cdal_sdk.study import Study
+
+__all__ = ["CaseFiles", "discover", "read_study"]
+
+
+def read_study(files: CaseFiles) -> Study:
+    """Read one case that `discover` found.
+
+    Args:
+        files: the case and its files.
+
+    Returns:
+        The study; see `Study` for the axes of its image.
+
+    Raises:
+        ReadError: the files cannot be read as one image; it names the file or folder and a remedy.
+    """
+    if files.error is not None:
+        raise files.error
+    try:
+        return _read(files)
+    except CdalError:
+        raise
+    except Exception as error:
+        # The parsers of damaged files raise anything. Their texts may quote header values, so they stay out.
+        raise ReadError(
+            f"the file is damaged or of an unsupported kind ({type(error).__name__})",
+            where=files.paths[0],
+            remedy="check that it opens in another viewer, or export it again",
+        ) from error
+
+
+def _read(files: CaseFiles) -> Study:
+    # Imported here: pydicom and nibabel take longer to import than most commands need.
+    match files.kind:
+        case "dicom":
+            from cdal_sdk.readers.dicom import read_dicom
+
+            return read_dicom(files.case, files.paths)
+        case "nifti":
+            from cdal_sdk.readers.nifti import read_nifti
+
+            return read_nifti(files.case, files.paths[0])
+        case "image":
+            from cdal_sdk.readers.image import read_image
+
+            return read_image(files.case, files.paths[0])
+        case _:
+            raise ReadError("this is not a file that can be segmented", where=files.paths[0])

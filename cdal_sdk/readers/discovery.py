@@ -1,0 +1,162 @@
+"""Which cases lie in the files and folders that a user names: recognised by content, never by name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cdal_sdk.errors import ReadError, UsageError
+from cdal_sdk.readers.case_files import CaseFiles
+from cdal_sdk.study import SourceKind
+
+__all__ = ["discover"]
+
+_IMAGE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_NIFTI1_MAGIC, _NIFTI2_MAGIC = b"n+1\0", b"n+2\0"
+_GZIP_MAGIC = b"\x1f\x8b"
+_NIFTI_HEADER_BYTES = 348
+# A DICOM data set without preamble begins with an element of group 0002 or 0008.
+_FIRST_DICOM_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
+
+# What a suffix promises; only used to tell a damaged input from a file that was never meant for us.
+_PROMISED: dict[str, SourceKind] = {
+    ".dcm": "dicom", ".dicom": "dicom", ".ima": "dicom",
+    ".nii": "nifti", ".nii.gz": "nifti",
+    ".png": "image", ".jpg": "image", ".jpeg": "image", ".tif": "image", ".tiff": "image",
+}  # fmt: skip
+_FAMILY: dict[SourceKind, str] = {"dicom": "DICOM", "nifti": "NIfTI", "image": "PNG, JPEG or TIFF"}
+_FORMATS = "DICOM, NIfTI, PNG, JPEG or TIFF"
+_LONGEST_NAME = 120
+
+
+def discover(inputs: Sequence[Path]) -> list[CaseFiles]:
+    """Find the cases in files and folders, in an order that depends on the names alone.
+
+    Folders are searched recursively; hidden files, and files that were never meant to be an input, are passed over.
+    A DICOM series is one case however its files are named and wherever they lie; it is split where size, orientation
+    or pixel spacing differ. Cases that would share a name get a digest of their path appended (not the name of their
+    folder, which is often the name of a patient).
+
+    Args:
+        inputs: files and folders.
+
+    Returns:
+        The cases. What looks like an input but cannot be read is a case with an error.
+
+    Raises:
+        UsageError: an input does not exist, or none of them holds anything to segment.
+    """
+    for given in inputs:
+        if not given.exists():
+            raise UsageError("there is no such file or folder", where=given, remedy="check the path")
+    listed = {given: list(_files_in(given)) if given.is_dir() else [given] for given in inputs}
+    # By resolved path, so that a file named twice is one input; the order of insertion is the order of the cases.
+    files = {path.resolve(): path for paths in listed.values() for path in paths}
+    order = {path: number for number, path in enumerate(files.values())}
+    found = _recognise_all(list(order), explicit=frozenset(inputs))
+    if not found:
+        names = ", ".join(str(given) for given in inputs) or "the given inputs"
+        raise UsageError("there is nothing to segment here", where=names, remedy=f"give {_FORMATS} files")
+    found.sort(key=lambda files: min(order[path] for path in files.paths))
+    used = {path.resolve() for case in found for path in case.paths}
+    found += [_empty(given) for given, paths in listed.items() if used.isdisjoint(path.resolve() for path in paths)]
+    return _named_apart([replace(case, case=_safe(case.case)) for case in found])
+
+
+def _recognise_all(paths: Sequence[Path], explicit: frozenset[Path]) -> list[CaseFiles]:
+    found: list[CaseFiles] = []
+    dicom_files: list[Path] = []
+    for path in paths:
+        kind, error = _recognise(path, explicit=path in explicit)
+        if kind == "dicom" and error is None:
+            dicom_files.append(path)
+        elif kind is not None or error is not None:
+            found.append(CaseFiles(_stem(path), kind, (path,), error))
+    if dicom_files:
+        from cdal_sdk.readers.dicom_series import group_series
+
+        found += group_series(dicom_files, explicit)
+    return found
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _recognise(path: Path, *, explicit: bool) -> tuple[SourceKind | None, ReadError | None]:
+    """The kind of a file by its content, and an error where it was meant to be an input but is none."""
+    promised = next((kind for suffix, kind in _PROMISED.items() if path.name.lower().endswith(suffix)), None)
+    if not path.is_file():  # a pipe or a device would block the run, a dangling link is nothing
+        return None, ReadError("this is not a regular file", where=path, remedy="give a file") if explicit else None
+    try:
+        kind = _sniff(path)
+    except OSError as error:
+        problem = f"the file cannot be opened ({error.strerror or type(error).__name__})"
+        return promised, ReadError(problem, where=path, remedy="check its permissions")
+    if kind is not None or not (explicit or promised):
+        return kind, None
+    what = f"this is no {_FAMILY[promised]} file, whatever its name says" if promised else "this is no image"
+    if path.stat().st_size == 0:
+        what = "the file is empty"
+    return promised, ReadError(what, where=path, remedy=f"give {_FORMATS} files, or remove it from the input")
+
+
+def _sniff(path: Path) -> SourceKind | None:
+    with path.open("rb") as stream:
+        head = stream.read(4096)
+    if head[128:132] == b"DICM":
+        return "dicom"
+    if head.startswith(_IMAGE_MAGIC):
+        return "image"
+    if head.startswith(_GZIP_MAGIC):
+        try:
+            head = zlib.decompressobj(wbits=31).decompress(head, _NIFTI_HEADER_BYTES)
+        except zlib.error:
+            return None
+    if head[344:348] == _NIFTI1_MAGIC or head[4:8] == _NIFTI2_MAGIC:
+        return "nifti"
+    if head.startswith(_FIRST_DICOM_GROUPS):
+        from cdal_sdk.readers.dicom_series import is_dicom_without_preamble
+
+        return "dicom" if is_dicom_without_preamble(path) else None
+    return None
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"(\.nii)?\.gz$|\.[^.]*$", "", path.name, flags=re.IGNORECASE) or path.name
+
+
+def _safe(name: str) -> str:
+    """The name with everything replaced that could mean something to a file system."""
+    return re.sub(r"[^\w.+=, -]", "_", name).strip(". ")[:_LONGEST_NAME] or "case"
+
+
+def _empty(folder: Path) -> CaseFiles:
+    error = ReadError(
+        "the folder holds nothing to segment", where=folder, remedy=f"give a folder with {_FORMATS} files"
+    )
+    return CaseFiles(folder.name, None, (folder,), error)
+
+
+def _named_apart(cases: list[CaseFiles]) -> list[CaseFiles]:
+    """The cases with distinct names, also on file systems that ignore case."""
+    shared = Counter(files.case.casefold() for files in cases)
+    taken: set[str] = set()
+    apart: list[CaseFiles] = []
+    for files in cases:
+        name = files.case
+        if shared[name.casefold()] > 1:
+            name = f"{name}-{hashlib.sha256(bytes(min(files.paths).resolve())).hexdigest()[:8]}"
+        while name.casefold() in taken:
+            name += "+"
+        taken.add(name.casefold())
+        apart.append(replace(files, case=name))
+    return apart

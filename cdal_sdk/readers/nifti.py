@@ -1,0 +1,72 @@
+"""NIfTI-1 and NIfTI-2 volumes, compressed or not, to studies."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from cdal_sdk.errors import ReadError
+from cdal_sdk.study import Source, Study
+
+__all__ = ["read_nifti"]
+
+
+def read_nifti(case: str, path: Path) -> Study:
+    """Read one NIfTI volume.
+
+    The affine is the one that nibabel chooses: the sform where its code is set, else the qform, else the spacing.
+
+    Args:
+        case: its name in outputs.
+        path: the file; whether it is compressed is seen from its content.
+
+    Returns:
+        [1, i, j, k] on the file's own axes, scaled as the header says; a 2-D file is a volume of one slice.
+
+    Raises:
+        ReadError: the file is truncated or damaged, holds more than one volume or no usable geometry.
+    """
+    with path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            head = stream.read(8)
+            stream.seek(0)
+            kind: Any = nibabel.Nifti2Image if head[4:7] == b"n+2" else nibabel.Nifti1Image
+            file = kind.from_stream(stream)
+            _check_content(file, path)
+            voxels = np.asanyarray(file.dataobj, dtype=np.float32)
+            stream.read(1)  # reaching the end makes gzip verify its checksum
+    except (OSError, EOFError, ValueError, zlib.error, nibabel.spatialimages.HeaderDataError) as error:
+        raise ReadError(
+            f"the NIfTI file is truncated or damaged ({type(error).__name__})",
+            where=path,
+            remedy="copy or export it again",
+        ) from error
+    if not np.isfinite(voxels).all():
+        raise ReadError("some voxels are not finite numbers", where=path, remedy="replace NaN and infinity first")
+    affine = np.asarray(file.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise ReadError("the affine is singular or not finite", where=path, remedy="repair its sform or qform")
+    while voxels.ndim < 3:
+        voxels = voxels[..., np.newaxis]
+    return Study(case, voxels.reshape(1, *voxels.shape[:3]), affine, Source("nifti", (path,)))
+
+
+def _check_content(file: Any, path: Path) -> None:
+    shape = file.shape
+    if len(shape) < 2 or 0 in shape:
+        raise ReadError(f"the NIfTI file holds no image, its shape is {shape}", where=path, remedy="give a 3-D volume")
+    if any(size > 1 for size in shape[3:]):
+        raise ReadError(
+            f"the NIfTI file holds more than one volume, its shape is {shape}",
+            where=path,
+            remedy="split it and give one 3-D volume",
+        )
+    if file.dataobj.dtype.kind not in "iuf":
+        raise ReadError("the NIfTI file holds colours or complex numbers", where=path, remedy="give real gray values")

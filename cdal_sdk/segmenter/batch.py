@@ -1,0 +1,140 @@
+"""A run over many cases into one folder: streamed, resumable, each case failing alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from cdal_sdk.bundle import manifest_to_json
+from cdal_sdk.errors import CdalError, OutputError
+from cdal_sdk.readers import CaseFiles
+from cdal_sdk.segmenter.predictor import Segmenter
+from cdal_sdk.segmenter.report import CaseReport, Report, failed_case, read_earlier, segmented_case, skipped_case
+from cdal_sdk.segmenter.result import Format, Result, remove_outputs
+
+__all__ = ["segment_cases"]
+
+_WRITES_AHEAD = 2  # results that may wait for the disk; more would only hold memory
+_REPORT_EVERY_SECONDS = 2.0
+
+
+def segment_cases(
+    segmenter: Segmenter,
+    cases: Sequence[CaseFiles],
+    out: Path,
+    *,
+    formats: Sequence[Format] = (),
+    overwrite: bool = False,
+    on_case: Callable[[CaseReport], None] = lambda _: None,
+) -> Report:
+    """Segment cases and write results, previews and `report.json` to a folder.
+
+    A case whose input, model and settings are those of an earlier run in the folder is skipped. Reading, engine and
+    writing overlap. The report is valid at any moment, also after an interruption.
+
+    Args:
+        segmenter: the model.
+        cases: from `discover`.
+        out: made as needed.
+        formats: further output formats.
+        overwrite: redo what could be skipped.
+        on_case: called with each finished case's entry.
+
+    Returns:
+        The report, as written.
+
+    Raises:
+        OutputError: if the folder cannot be written at all.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder cannot be made ({error.strerror})", where=out, remedy="choose another") from None
+    earlier = {} if overwrite else read_earlier(out)
+    settings = _settings(segmenter, formats)
+    report = Report(segmenter.manifest.name, segmenter.engine.name, segmenter.seed, segmenter.votes)
+    report.write(out)
+    written_at = time.monotonic()
+    try:
+        for entry in _entries(segmenter, cases, out, formats, earlier, settings):
+            report.cases.append(entry)
+            on_case(entry)
+            if time.monotonic() - written_at > _REPORT_EVERY_SECONDS:
+                report.write(out)
+                written_at = time.monotonic()
+    finally:
+        report.write(out)
+    return report
+
+
+def _entries(
+    segmenter: Segmenter,
+    cases: Sequence[CaseFiles],
+    out: Path,
+    formats: Sequence[Format],
+    earlier: dict[str, CaseReport],
+    settings: str,
+) -> Iterator[CaseReport]:
+    """Entries in the order in which cases end."""
+    todo: list[CaseFiles] = []
+    fingerprints: dict[str, str] = {}
+    for files in cases:
+        fingerprints[files.case] = fingerprint = _fingerprint(files, settings)
+        known = earlier.get(files.case)
+        if known and known.fingerprint == fingerprint and all((out / name).is_file() for name in known.outputs):
+            yield skipped_case(known)
+        else:
+            remove_outputs(files.case, out)
+            todo.append(files)
+
+    def write(files: CaseFiles, result: Result) -> CaseReport:
+        try:
+            start = time.perf_counter()
+            outputs = result.save(out, formats)
+            result.timing.write = 1000 * (time.perf_counter() - start)
+            return segmented_case(files, result, outputs, out, fingerprints[files.case])
+        except CdalError as error:
+            return failed_case(files, error.brief())
+
+    with ThreadPoolExecutor(1, "cdal-write") as writer:
+        pending: deque[Future[CaseReport]] = deque()
+        for files, result in zip(todo, segmenter.stream_cases(todo), strict=True):
+            pending.append(writer.submit(write, files, result))
+            if len(pending) > _WRITES_AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _settings(segmenter: Segmenter, formats: Sequence[Format]) -> str:
+    """Everything but the input that a case's outputs depend on."""
+    return json.dumps(
+        {
+            "manifest": manifest_to_json(replace(segmenter.manifest, files={})),
+            "weights": segmenter.weights_sha256,
+            "engine": segmenter.engine.name,
+            "device": segmenter.engine.device,
+            "votes": segmenter.votes,
+            "seed": segmenter.seed,
+            "force": segmenter.force,
+            "formats": sorted(set(formats)),
+        }
+    )
+
+
+def _fingerprint(files: CaseFiles, settings: str) -> str:
+    """SHA-256 over the contents of a case's files, in any order, and the settings."""
+    digests = []
+    for path in files.paths:
+        try:
+            with path.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError:  # reading will fail too, and say why
+            digests.append("unreadable")
+    return hashlib.sha256("\n".join([settings, *sorted(digests)]).encode()).hexdigest()

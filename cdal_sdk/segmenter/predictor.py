@@ -1,0 +1,230 @@
+"""`Segmenter`: loads a model once and segments case after case. The only place that knows all the stages."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdal_sdk.bundle import load_model
+from cdal_sdk.engines import Device, Sampling, check_engine_name, make_engine, pick_device
+from cdal_sdk.errors import CdalError, EngineError, ReadError, UsageError
+from cdal_sdk.masks import decide, measure, probabilities
+from cdal_sdk.readers import CaseFiles, discover, read_study
+from cdal_sdk.segmenter.result import Result, Timing
+from cdal_sdk.slicing import Prepared, check_domain, match_channels, prepare
+from cdal_sdk.study import Segmentation, Source, Study
+
+__all__ = ["Segmenter"]
+
+_LOOKAHEAD = 2  # cases read while the engine works; more would only hold memory
+
+
+class Segmenter:
+    """A model, ready to segment.
+
+    Args:
+        model: a bundled model's name, a model folder, or a checkpoint.
+        engine: "auto" takes the fastest that is available here; "torch" is the eager float32 reference.
+        device: "auto" takes CUDA where it is available.
+        votes: instances that are averaged, K; None for the model's own.
+        seed: of all noise; None for the model's own. The same seed gives the same mask.
+        batch_size: 2-D images that the engine takes at once. It changes memory and speed, not results.
+        force: accept what lies outside the model's domain.
+
+    Raises:
+        ModelError: if the model does not exist or is damaged.
+        UsageError: if a setting is impossible.
+        EngineError: if the engine cannot be made here.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "hippocampus",
+        *,
+        engine: str = "auto",
+        device: Device = "auto",
+        votes: int | None = None,
+        seed: int | None = None,
+        batch_size: int = 16,
+        force: bool = False,
+    ) -> None:
+        for name, value, least in (("votes", votes, 1), ("seed", seed, 0), ("batch size", batch_size, 1)):
+            if value is not None and value < least:
+                raise UsageError(f"{name} is {value}", remedy=f"give at least {least}")
+        engine_name = check_engine_name(engine)
+        loaded = load_model(model)
+        self.manifest = manifest = loaded.manifest
+        self.weights_sha256 = loaded.weights_sha256
+        self.votes = manifest.votes if votes is None else votes
+        self.seed = manifest.seed if seed is None else seed
+        self.batch_size = batch_size
+        self.force = force
+        sampling = Sampling(
+            schedule=manifest.schedule,
+            canvas=(manifest.network.label_channels, *manifest.plan.canvas),
+            votes=self.votes,
+            seed=self.seed,
+            posterior_noise=manifest.posterior_noise,
+        )
+        self.engine = make_engine(
+            engine_name,
+            loaded.generator,
+            sampling,
+            pick_device(device),
+            weights_sha256=loaded.weights_sha256,
+            folder=loaded.folder,
+        )
+
+    def __call__(
+        self,
+        source: str | Path | Study | NDArray[np.generic],
+        *,
+        spacing: tuple[float, ...] | None = None,
+    ) -> Result:
+        """Segment one case.
+
+        Args:
+            source: a file, a folder with one DICOM series, a study, or an array: [row, column] or [row, column, 3]
+                for a model of planar images, else a volume [i, j, k] along Right, Anterior, Superior.
+            spacing: mm between the array's voxels, an axis each; None for the model's own.
+
+        Returns:
+            The result.
+
+        Raises:
+            ReadError: if the source cannot be read.
+            DomainError: if it lies outside the model's domain, and force is off.
+            UsageError: if it does not exist or is more than one case.
+        """
+        if isinstance(source, np.ndarray):
+            source = self._array_study(source, spacing)
+        result = self._result_of(source if isinstance(source, Study) else _only_case(Path(source)))
+        if result.error is not None:
+            raise result.error
+        return result
+
+    def stream(self, sources: Iterable[str | Path] | str | Path) -> Iterator[Result]:
+        """Segment many cases, in a fixed order; the next ones are read while the engine works.
+
+        Args:
+            sources: files and folders, searched recursively.
+
+        Yields:
+            A result a case; a failed case is a result with an error.
+
+        Raises:
+            UsageError: if a source does not exist, or there is nothing to segment.
+        """
+        given = [sources] if isinstance(sources, str | Path) else list(sources)
+        yield from self.stream_cases(discover([Path(source) for source in given]))
+
+    def stream_cases(self, cases: Sequence[CaseFiles]) -> Iterator[Result]:
+        """`stream` over cases that were found already."""
+        waiting = iter(cases)
+        with ThreadPoolExecutor(1, "cdal-read") as reader:
+            pending: deque[tuple[CaseFiles, Future[tuple[Study, Prepared, Timing]]]] = deque()
+
+            def submit(count: int) -> None:
+                pending.extend((case, reader.submit(self._prepare, case)) for case in islice(waiting, count))
+
+            try:
+                submit(_LOOKAHEAD)
+                while pending:
+                    case, future = pending.popleft()
+                    submit(1)
+                    yield self._finish(case.case, future)
+            finally:
+                for _, future in pending:
+                    future.cancel()
+
+    def _result_of(self, source: CaseFiles | Study) -> Result:
+        future: Future[tuple[Study, Prepared, Timing]] = Future()
+        try:
+            future.set_result(self._prepare(source))
+        except CdalError as error:
+            future.set_exception(error)
+        return self._finish(source.case, future)
+
+    def _prepare(self, source: CaseFiles | Study) -> tuple[Study, Prepared, Timing]:
+        """Read, check and cut a case into network inputs."""
+        timing = Timing()
+        with _timed(timing, "read"):
+            study = source if isinstance(source, Study) else read_study(source)
+        with _timed(timing, "prepare"):
+            fitting = match_channels(study, self.manifest.plan)
+            if not self.force:
+                check_domain(fitting, self.manifest.plan)
+            prepared = prepare(fitting, self.manifest.plan)
+        return study, prepared, timing
+
+    def _finish(self, case: str, future: Future[tuple[Study, Prepared, Timing]]) -> Result:
+        """Run the engine on a prepared case and bring the result home; an expected error becomes a failed result."""
+        try:
+            study, prepared, timing = future.result()
+            with _timed(timing, "engine"):
+                mean, spread = self._run(prepared.images)
+            with _timed(timing, "restore"):
+                segmentation = self._segmentation(study, prepared.restore(mean), prepared.restore(spread))
+        except CdalError as error:
+            return Result(case, self.manifest, error=error)
+        except MemoryError:
+            error = ReadError("there is not enough memory for it", where=case, remedy="use a smaller --batch-size")
+            return Result(case, self.manifest, error=error)
+        return Result(case, self.manifest, segmentation, timing=timing)
+
+    def _run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        chunks = [self.engine.run(images[i : i + self.batch_size]) for i in range(0, len(images), self.batch_size)]
+        mean, spread = (np.concatenate(maps) for maps in zip(*chunks, strict=True))
+        if not (np.isfinite(mean).all() and np.isfinite(spread).all()):
+            raise EngineError(f"the engine '{self.engine.name}' returned values that are no numbers", remedy="use --engine torch")
+        return mean, spread
+
+    def _segmentation(
+        self, study: Study, mean: NDArray[np.float32], spread: NDArray[np.float32]
+    ) -> Segmentation:
+        manifest = self.manifest
+        mask = decide(mean, manifest.labels, manifest.decision, manifest.polarity)
+        probability, probability_spread = probabilities(mean, spread, manifest.decision, manifest.polarity)
+        sizes = measure(mean, spread, mask, manifest.labels, study, manifest.decision, manifest.polarity)
+        return Segmentation(study, mask, probability, probability_spread, sizes)
+
+    def _array_study(self, array: NDArray[np.generic], spacing: tuple[float, ...] | None) -> Study:
+        plan = self.manifest.plan
+        image = np.asarray(array, np.float32)
+        if not np.isfinite(image).all():
+            raise ReadError("the array holds values that are no numbers", remedy="replace them")
+        if plan.kind == "planar" and image.ndim in (2, 3):
+            channels = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
+            pixel_spacing = None if spacing is None else (spacing[0], spacing[1])
+            return Study("array", channels[..., None], None, Source("array"), pixel_spacing)
+        if plan.kind == "volume" and image.ndim == 3:
+            steps = spacing or plan.spacing_mm or (1.0, 1.0, 1.0)
+            return Study("array", image[None], np.diag([*steps, 1.0]), Source("array"))
+        raise UsageError(
+            f"an array of shape {image.shape} is no {'volume' if plan.kind == 'volume' else 'picture'}",
+            remedy="give [i, j, k] for a volume, [row, column] or [row, column, 3] for a planar image",
+        )
+
+
+def _only_case(path: Path) -> CaseFiles:
+    cases = discover([path])
+    if len(cases) > 1:
+        raise UsageError(f"this holds {len(cases)} cases", where=path, remedy="use Segmenter.stream for many")
+    return cases[0]
+
+
+@contextmanager
+def _timed(timing: Timing, stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        setattr(timing, stage, getattr(timing, stage) + 1000 * (time.perf_counter() - start))

@@ -1,0 +1,155 @@
+"""What the segmenter returns for a case, and how it is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdal_sdk.bundle import Manifest
+from cdal_sdk.errors import CdalError, OutputError, UsageError
+from cdal_sdk.study import LabelSize, Segmentation, SourceKind
+from cdal_sdk.writers import Algorithm, write_dicom_seg, write_mask_png, write_nifti, write_nifti_maps, write_preview
+
+__all__ = ["Format", "Result", "Timing", "check_formats", "remove_outputs"]
+
+Format = Literal["nifti", "dicom-seg", "png", "probability"]
+
+_DEFAULT_FORMAT: dict[SourceKind, Format] = {"nifti": "nifti", "dicom": "dicom-seg", "image": "png"}
+_FILES: dict[Format, tuple[str, ...]] = {
+    "nifti": ("{case}.nii.gz",),
+    "dicom-seg": ("{case}.dcm",),
+    "png": ("{case}.png",),
+    "probability": ("probability/{case}.nii.gz", "spread/{case}.nii.gz"),
+}
+_PREVIEW = "previews/{case}.png"
+
+
+def check_formats(names: Sequence[str]) -> tuple[Format, ...]:
+    """Raises UsageError for a name that is no output format."""
+    for name in names:
+        if name not in get_args(Format):
+            raise UsageError(f"there is no format '{name}'", remedy=f"choose from: {', '.join(get_args(Format))}")
+    return tuple(names)  # type: ignore[arg-type]
+
+
+@dataclass
+class Timing:
+    """Milliseconds that a case spent in each stage."""
+
+    read: float = 0.0
+    prepare: float = 0.0
+    engine: float = 0.0
+    restore: float = 0.0
+    write: float = 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """One case: a segmentation, or the error that prevented it.
+
+    Attributes:
+        case: the case's name in outputs.
+        manifest: of the model.
+        segmentation: None where the case failed.
+        error: None where it did not.
+        timing: time a stage.
+    """
+
+    case: str
+    manifest: Manifest
+    segmentation: Segmentation | None = None
+    error: CdalError | None = None
+    timing: Timing = field(default_factory=Timing)
+
+    @property
+    def done(self) -> Segmentation:
+        """The segmentation.
+
+        Raises:
+            CdalError: the case's own, where it failed.
+        """
+        if self.segmentation is None:
+            raise self.error or OutputError("this case has no result", where=self.case)
+        return self.segmentation
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """Label numbers on the source grid: uint8 [i, j, k], of a planar image [row, column]."""
+        mask = self.done.mask
+        return mask[..., 0] if self.done.study.planar else mask
+
+    @property
+    def probability(self) -> NDArray[np.float32]:
+        """Vote mean in [0, 1] of each foreground label, float32 [label, i, j, k] or [label, row, column]."""
+        return self.done.probability[..., 0] if self.done.study.planar else self.done.probability
+
+    @property
+    def spread(self) -> NDArray[np.float32]:
+        """Standard deviation over votes on the scale of `probability`, shaped like it."""
+        return self.done.spread[..., 0] if self.done.study.planar else self.done.spread
+
+    @property
+    def volumes(self) -> dict[str, LabelSize]:
+        """Size of each label by name."""
+        return self.done.volumes
+
+    def save(self, out: str | Path, formats: Sequence[Format] = ()) -> list[Path]:
+        """Write the mask in the format of its source, any further formats, and a preview.
+
+        What an earlier run left of this case is removed first; if anything cannot be written, nothing of the case
+        stays.
+
+        Args:
+            out: output folder, made as needed.
+            formats: further formats.
+
+        Returns:
+            The files written.
+
+        Raises:
+            CdalError: the case's own if it failed; OutputError if a file cannot be written or does not read back.
+        """
+        segmentation, out = self.done, Path(out)
+        remove_outputs(self.case, out)
+        kind = segmentation.study.source.kind
+        default = _DEFAULT_FORMAT.get(kind) or ("png" if segmentation.study.planar else "nifti")
+        written: list[Path] = []
+        try:
+            for chosen in dict.fromkeys((default, *formats)):
+                paths = [out / name.format(case=self.case) for name in _FILES[chosen]]
+                written += paths
+                self._write(chosen, paths)
+            written.append(out / _PREVIEW.format(case=self.case))
+            write_preview(segmentation.study, segmentation.mask, written[-1], self.manifest.labels)
+        except BaseException:
+            remove_outputs(self.case, out)
+            raise
+        return written
+
+    def _write(self, chosen: Format, paths: list[Path]) -> None:
+        segmentation, labels = self.done, self.manifest.labels
+        study = segmentation.study
+        match chosen:
+            case "nifti":
+                write_nifti(segmentation.mask, study, paths[0])
+            case "dicom-seg":
+                algorithm = Algorithm(name=f"cDAL {self.manifest.name}", version=self.manifest.version)
+                write_dicom_seg(segmentation.mask, study, labels, algorithm, paths[0])
+            case "png":
+                write_mask_png(self.mask, paths[0], labels)
+            case "probability":
+                write_nifti_maps(segmentation.probability, study, paths[0])
+                write_nifti_maps(segmentation.spread, study, paths[1])
+
+
+def remove_outputs(case: str, out: Path) -> None:
+    """Delete everything that a run may have written for a case, so that no old result can pass for a new one."""
+    for name in (*(name for names in _FILES.values() for name in names), _PREVIEW):
+        with suppress(FileNotFoundError):
+            (out / name.format(case=case)).unlink()

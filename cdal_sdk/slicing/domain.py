@@ -1,0 +1,66 @@
+"""Refusing what a model was not made for, before it produces a plausible but meaningless mask."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cdal_sdk.errors import DomainError
+from cdal_sdk.slicing.plan import Plan
+from cdal_sdk.study import Study
+
+__all__ = ["check_domain", "match_channels"]
+
+_REMEDY = "crop or resample it to the model's domain, choose another model, or pass --force"
+
+
+def match_channels(study: Study, plan: Plan) -> Study:
+    """The study with the channels that the model takes; a gray picture that was saved as RGB becomes gray.
+
+    Raises:
+        DomainError: if it has others. This cannot be forced, since the network could not run.
+    """
+    image = study.image
+    if plan.channels == 1 and len(image) == 3 and (image == image[:1]).all():
+        return replace(study, image=image[:1])
+    if len(image) != plan.channels:
+        names = {1: "gray", 3: "RGB"}
+        found, wanted = (names.get(n, f"{n}-channel") for n in (len(image), plan.channels))
+        raise DomainError(
+            f"this is a {found} image, the model takes {wanted} ones",
+            where=study.case,
+            remedy="convert the image or choose another model",
+        )
+    return study
+
+
+def check_domain(study: Study, plan: Plan) -> None:
+    """Refuse a study outside the model's domain.
+
+    Raises:
+        DomainError: naming the first property that does not fit, and the range that would.
+    """
+    domain = plan.domain
+
+    def refuse(what: str) -> DomainError:
+        return DomainError(what, where=study.case, remedy=_REMEDY)
+
+    if study.planar != (plan.kind == "planar"):
+        found, expected = ("a planar image", "volumes") if study.planar else ("a volume", "planar images")
+        raise refuse(f"this is {found}, the model was trained on {expected}")
+    if domain.modalities and study.modality and study.modality not in domain.modalities:
+        raise refuse(f"the modality is {study.modality}, the model was trained on {', '.join(domain.modalities)}")
+    if study.spacing is None:
+        return
+    axes = 2 if study.planar else 3
+    spacing = study.spacing[:axes]
+    extent = tuple(size * step for size, step in zip(study.grid[:axes], spacing, strict=True))
+    properties: list[tuple[str, tuple[float, ...], tuple[float, float] | None]] = [
+        ("spacing", spacing, domain.spacing_mm),
+        ("field of view", extent, domain.extent_mm),
+    ]
+    for name, values, bounds in properties:
+        if bounds is not None and not all(bounds[0] <= value <= bounds[1] for value in values):
+            found = " x ".join(f"{value:.4g}" for value in values)
+            raise refuse(
+                f"the {name} is {found} mm, the model was trained on {bounds[0]:g} to {bounds[1]:g} mm an axis"
+            )

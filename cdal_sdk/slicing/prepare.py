@@ -1,0 +1,92 @@
+"""The way from a study to batches of 2-D images and back: orientation, spacing, intensity, slices, pad or tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdal_sdk.slicing.intensity import map_intensity
+from cdal_sdk.slicing.orientation import Reorientation
+from cdal_sdk.slicing.plan import Plan
+from cdal_sdk.slicing.resample import resample
+from cdal_sdk.slicing.tiles import Tiling
+from cdal_sdk.study import Study
+
+__all__ = ["Prepared", "prepare", "stack_context", "to_working_grid"]
+
+_SPACING_TOLERANCE = 0.01  # relative; below it the source grid is kept, which is exact
+_AS_IS = Reorientation((0, 1, 2), (False, False, False))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The network's inputs for one study, and the way back.
+
+    Attributes:
+        images: float32 [n, channel, h, w].
+        reorientation: from the source's axes to the working grid's.
+        oriented_grid: source grid, reoriented.
+        working_grid: height, width and slices on the working grid, before padding.
+        tiling: windows over the padded slices.
+    """
+
+    images: NDArray[np.float32]
+    reorientation: Reorientation
+    oriented_grid: tuple[int, int, int]
+    working_grid: tuple[int, int, int]
+    tiling: Tiling
+
+    def restore(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bring results of the images to the source grid, [n, label, h, w] -> [label, i, j, k]."""
+        height, width, _ = self.working_grid
+        slices = self.tiling.blend(values)[:, :, :height, :width]
+        volume = np.ascontiguousarray(slices.transpose(1, 2, 3, 0))
+        return np.ascontiguousarray(self.reorientation.undo(resample(volume, self.oriented_grid)))
+
+
+def to_working_grid(study: Study, plan: Plan) -> tuple[Reorientation, tuple[int, int, int], tuple[int, int, int]]:
+    """Reorientation, reoriented source grid and working grid (both in target axes) of a study under a plan."""
+    reorientation = _AS_IS if study.affine is None else Reorientation.to(plan.orientation, study.affine)
+    a, b, c = (study.grid[axis] for axis in reorientation.order)
+    grid = (a, b, c)
+    if plan.kind == "planar":
+        target = plan.canvas if plan.fit == "resize" else plan.resize_to or grid[:2]
+        return reorientation, grid, (*target, c)
+    x, y, z = grid
+    if plan.spacing_mm is not None and study.spacing is not None:
+        spacing = (study.spacing[axis] for axis in reorientation.order)
+        x, y, z = (
+            size if abs(old / new - 1) < _SPACING_TOLERANCE else max(1, round(size * old / new))
+            for size, old, new in zip(grid, spacing, plan.spacing_mm, strict=True)
+        )
+    if plan.fit == "resize":
+        x, y = plan.canvas
+    return reorientation, grid, (x, y, z)
+
+
+def stack_context(slices: NDArray[np.float32], context: int) -> NDArray[np.float32]:
+    """Stack each slice with its neighbours as channels, [n, c, h, w] -> [n, (2 context + 1) c, h, w].
+
+    Beyond the first and last slice the outermost is repeated.
+    """
+    indices = np.arange(len(slices))
+    neighbours = [slices[np.clip(indices + o, 0, len(slices) - 1)] for o in range(-context, context + 1)]
+    return np.concatenate(neighbours, axis=1)
+
+
+def prepare(study: Study, plan: Plan) -> Prepared:
+    """Cut a study into network inputs as its model's plan says."""
+    reorientation, oriented, working = to_working_grid(study, plan)
+    volume = resample(np.ascontiguousarray(reorientation.apply(study.image)), working)
+    volume = map_intensity(volume, plan.intensity)
+    slices = stack_context(volume.transpose(3, 0, 1, 2), plan.context)
+
+    height, width = (-(-side // plan.divisor) * plan.divisor for side in working[:2])
+    if plan.fit == "tile":  # windows are always whole canvases
+        height, width = max(height, plan.canvas[0]), max(width, plan.canvas[1])
+    padding = ((0, 0), (0, 0), (0, height - working[0]), (0, width - working[1]))
+    slices = np.pad(slices, padding, constant_values=plan.intensity.target[0])
+    tiling = Tiling.over((height, width), plan.canvas, plan.overlap)
+    return Prepared(tiling.cut(slices), reorientation, oriented, working, tiling)

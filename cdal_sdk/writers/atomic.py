@@ -1,0 +1,56 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cdal_sdk.errors import OutputError
+
+__all__ = ["atomic"]
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; move the file there when the block ends well, delete it otherwise.
+
+    The temporary name is hidden and ends like the final one, since libraries choose a format by the suffix. Folders
+    are made as needed. The data are on the disk before the name is.
+
+    Args:
+        path: where the file shall appear, replacing an older one.
+
+    Yields:
+        The path to write to within the block.
+
+    Raises:
+        OutputError: the file system refused.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            _sync(path.parent)
+    except OSError as error:
+        raise OutputError(
+            f"the file could not be written ({error.strerror or type(error).__name__})",
+            where=path,
+            remedy="check the free space and the permissions of the folder",
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

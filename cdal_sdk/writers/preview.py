@@ -1,0 +1,202 @@
+"""A picture of the result: slices with the contour of each label, for a quick look at a whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy.optimize import linear_sum_assignment
+
+from cdal_sdk.errors import OutputError
+from cdal_sdk.study import Label, Study
+from cdal_sdk.writers.atomic import atomic
+
+__all__ = ["write_preview"]
+
+_MOST_TILES = 12
+_WIDTH, _GREATEST_HEIGHT = 1400, 1400  # pixels of the tiles together
+_ANISOTROPIC = 1.5  # from this ratio of spacings on, only the planes as they were acquired are worth looking at
+_GAP, _LEGEND_HEIGHT, _SWATCH = 8, 52, 18
+_LINE_WIDTH, _FILL = 2.0, 0.12  # pixels; opacity of the labelled area
+_BACKGROUND, _TEXT, _DIM_TEXT = (18, 18, 20), (235, 235, 235), (160, 160, 165)
+_Scalar = TypeVar("_Scalar", np.float32, np.uint8)
+_EDGES = (("A", "S"), ("R", "S"), ("R", "A"))  # left and upper edge of a sagittal, coronal and axial picture
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """One picture to show: gray or colour [row, column, channel], its mask, and how large its pixels are."""
+
+    pixels: NDArray[np.float32]
+    mask: NDArray[np.uint8]
+    pixel_size: tuple[float, float]  # height and width, in any common unit
+    caption: str = ""
+    edges: tuple[str, str] | None = None  # anatomical direction of the left and of the upper edge
+
+
+def write_preview(study: Study, mask: NDArray[np.uint8], path: Path, labels: Sequence[Label]) -> None:
+    """Write a montage with the contours of each label.
+
+    A volume is shown in up to twelve axial planes spread over the labelled region, or, where its slices are much
+    thicker than its pixels, in the plane nearest to how it was acquired. The display is radiological: the patient's
+    right is on the left, anterior is up (in coronal and sagittal planes superior is up, in sagittal ones anterior is
+    left). Small regions are enlarged. A planar picture is shown whole. Nothing names the patient.
+
+    Args:
+        study: the image; the first channel of a volume is shown.
+        mask: uint8 [i, j, k] of label numbers on its grid.
+        path: ends in .png.
+        labels: names and colours for the contours and the legend.
+
+    Raises:
+        OutputError: the shapes differ or the file cannot be written.
+    """
+    if mask.shape != study.grid:
+        raise OutputError(f"the shape {mask.shape} of the mask is not that of its source, {study.grid}", where=path)
+    planes = _planar(study, mask) if study.affine is None else _slices(study, study.affine, mask)
+    picture = _montage(planes, labels, empty=not mask.any())
+    with atomic(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def _planar(study: Study, mask: NDArray[np.uint8]) -> list[_Plane]:
+    pixels = np.moveaxis(study.image[..., 0], 0, -1)
+    if pixels.shape[2] == 3:
+        pixels = pixels / np.float32(255 if pixels.max() <= 255 else 65535)  # colours as they are
+    else:
+        pixels = _windowed(pixels[..., :1])
+    return [_Plane(pixels, mask[..., 0], study.pixel_spacing or (1.0, 1.0))]
+
+
+def _slices(study: Study, affine: NDArray[np.float64], mask: NDArray[np.uint8]) -> list[_Plane]:
+    """Planes across the z axis of the patient, or across the axis of thick slices, in radiological display."""
+    directions = affine[:3, :3]
+    spacing = np.linalg.norm(directions, axis=0)
+    _, axes = linear_sum_assignment(-np.abs(directions / spacing))  # the array axis nearest to x, y and z
+    flipped = [bool(directions[world, axis] < 0) for world, axis in enumerate(axes)]
+    sizes = spacing[axes]
+    across = int(sizes.argmax()) if sizes.max() > _ANISOTROPIC * sizes.min() else 2
+
+    def display(volume: NDArray[_Scalar]) -> NDArray[_Scalar]:
+        """[plane, row, column]: axes along x, y, z, the slicing one first, then downwards, then to the right."""
+        turned = volume.transpose(axes)
+        turned = turned[tuple(slice(None, None, -1 if flip else 1) for flip in flipped)]
+        in_plane = [axis for axis in (2, 1, 0) if axis != across]
+        return turned.transpose(across, *in_plane)[:, ::-1, ::-1]
+
+    image, labelled = display(study.image[0]), display(mask)
+    chosen = _chosen(labelled)
+    rows, columns = _region(labelled, chosen)
+    image, labelled = image[:, rows, columns], labelled[:, rows, columns]
+    shown = _windowed(image[chosen])[..., np.newaxis]
+    count = len(image)
+    number = {index: count - index if flipped[across] else index + 1 for index in chosen}
+    height, width = (float(sizes[axis]) for axis in (2, 1, 0) if axis != across)
+    return [
+        _Plane(pixels, labelled[index], (height, width), f"{number[index]} / {count}", _EDGES[across])
+        for index, pixels in zip(chosen, shown, strict=True)
+    ]
+
+
+def _chosen(labelled: NDArray[np.uint8]) -> list[int]:
+    """Planes to show, spread over those with a label, or over all where there is none."""
+    held = np.flatnonzero(labelled.any(axis=(1, 2)))
+    first, last = (held[0], held[-1]) if len(held) else (0, len(labelled) - 1)
+    tiles = min(_MOST_TILES, int(last - first) + 1)
+    return [int(index) for index in np.linspace(first, last, tiles).round()]
+
+
+def _region(labelled: NDArray[np.uint8], chosen: list[int]) -> tuple[slice, slice]:
+    """Rows and columns to show: the labels with half their extent around them, at least a quarter of the plane."""
+    present: NDArray[np.bool_] = np.any(labelled[chosen] > 0, axis=0)
+    if not present.any():
+        return slice(None), slice(None)
+    regions = []
+    for axis in (0, 1):
+        held, size = np.flatnonzero(np.any(present, axis=1 - axis)), present.shape[axis]
+        centre, half = (held[0] + held[-1] + 1) / 2, max(float(held[-1] + 1 - held[0]), size / 8)
+        regions.append(slice(max(0, int(centre - half)), min(size, int(np.ceil(centre + half)))))
+    return regions[0], regions[1]
+
+
+def _windowed(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Gray values in [0, 1], between their percentiles 0.5 and 99.5."""
+    low, high = np.percentile(pixels, [0.5, 99.5]).astype(np.float32)
+    scaled: NDArray[np.float32] = np.clip((pixels - low) / max(high - low, np.float32(1e-6)), 0, 1)
+    return scaled
+
+
+def _montage(planes: Sequence[_Plane], labels: Sequence[Label], *, empty: bool) -> Image.Image:
+    height, width = (float(n * size) for n, size in zip(planes[0].mask.shape, planes[0].pixel_size, strict=True))
+
+    def scale_of(columns: int) -> float:
+        """Screen pixels per unit of length with that many columns."""
+        rows = -(-len(planes) // columns)
+        return min((_WIDTH - (columns - 1) * _GAP) / (columns * width), _GREATEST_HEIGHT / (rows * height))
+
+    columns = max(range(1, len(planes) + 1), key=lambda count: (scale_of(count), count))
+    rows, scale = -(-len(planes) // columns), scale_of(columns)
+    tile_size = max(1, round(width * scale)), max(1, round(height * scale))
+    total = (
+        columns * tile_size[0] + (columns + 1) * _GAP,
+        rows * tile_size[1] + (rows + 1) * _GAP + _LEGEND_HEIGHT,
+    )
+    montage = Image.new("RGB", total, _BACKGROUND)
+    for number, plane in enumerate(planes):
+        row, column = divmod(number, columns)
+        corner = _GAP + column * (tile_size[0] + _GAP), _GAP + row * (tile_size[1] + _GAP)
+        montage.paste(_tile(plane, tile_size, labels), corner)
+    _draw_legend(montage, labels, empty=empty)
+    return montage
+
+
+def _tile(plane: _Plane, size: tuple[int, int], labels: Sequence[Label]) -> Image.Image:
+    """One plane at its final size (width, height), with contours and captions."""
+    channels = np.broadcast_to(plane.pixels, (*plane.mask.shape, 3))
+    picture = Image.fromarray((channels * 255).round().astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    canvas = np.asarray(picture, dtype=np.float32)
+    for label in labels:
+        inside = plane.mask == label.value
+        if inside.any():
+            soft = np.asarray(Image.fromarray(inside.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+            opacity = np.maximum(_contour(soft), _FILL * (soft > 0.5))[..., np.newaxis]
+            canvas = canvas * (1 - opacity) + np.array(label.colour, np.float32) * opacity
+    tile = Image.fromarray(canvas.round().astype(np.uint8))
+    draw = ImageDraw.Draw(tile)
+    width, height = size
+    draw.text((8, height - 8), plane.caption, _TEXT, _font(15), anchor="ls", stroke_width=1, stroke_fill="black")
+    if plane.edges is not None:
+        left, upper = plane.edges
+        draw.text((6, height / 2), left, _TEXT, _font(15), anchor="lm", stroke_width=1, stroke_fill="black")
+        draw.text((width / 2, 5), upper, _TEXT, _font(15), anchor="mt", stroke_width=1, stroke_fill="black")
+    return tile
+
+
+def _contour(soft: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Opacity of a smooth line along the border of a region, [row, column], from its soft mask in [0, 1]."""
+    padded = np.pad(soft, 1)  # so that a region cut by the edge of the picture has a border there
+    slope = np.hypot(*np.gradient(padded))
+    distance = np.abs(padded - 0.5) / np.maximum(slope, 1e-3)  # to where the soft mask crosses one half, in pixels
+    line: NDArray[np.float32] = np.clip(_LINE_WIDTH / 2 + 0.5 - distance[1:-1, 1:-1], 0, 1)
+    return line
+
+
+def _draw_legend(montage: Image.Image, labels: Sequence[Label], *, empty: bool) -> None:
+    draw = ImageDraw.Draw(montage)
+    x, y = 2 * _GAP, montage.height - _LEGEND_HEIGHT / 2 - _GAP / 2
+    for label in labels:
+        draw.rounded_rectangle((x, y - _SWATCH / 2, x + _SWATCH, y + _SWATCH / 2), 4, label.colour)
+        x += _SWATCH + 8
+        draw.text((x, y), label.name, _TEXT, _font(18), anchor="lm")
+        x += int(draw.textlength(label.name, _font(18))) + 28
+    if empty:
+        draw.text((x, y), "nothing labelled", _DIM_TEXT, _font(18), anchor="lm")
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

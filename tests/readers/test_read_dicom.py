@@ -1,0 +1,218 @@
+"""DICOM in: the order and place of slices, what is refused, photometry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ACCESSION, AXIAL, BIRTH_DATE, PATIENT_ID, PATIENT_NAME, SAGITTAL, oblique, phantom
+from highdicom.legacy import LegacyConvertedEnhancedMRImage
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.uid import MPEG4HP41, generate_uid
+
+from cdal_sdk.errors import ReadError
+from cdal_sdk.readers import discover, read_study
+from cdal_sdk.study import Study
+
+
+def read(path: Path) -> Study:
+    (case,) = discover([path])
+    return read_study(case)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ReadError) as caught:
+        read(path)
+    text = str(caught.value)
+    assert not any(secret in text for secret in (PATIENT_NAME, PATIENT_ID, BIRTH_DATE, ACCESSION))
+    return text
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["numbered along the normal", "numbered against it"])
+@pytest.mark.parametrize(
+    "orientation",
+    [AXIAL, SAGITTAL, (-1, 0, 0, 0, 1, 0), oblique(turn=20, tilt=-35), oblique(turn=-110, tilt=70)],
+    ids=["axial", "sagittal", "flipped rows", "oblique", "very oblique"],
+)
+def test_every_voxel_comes_to_its_place(write_series, orientation, reverse):
+    series = write_series(orientation=orientation, reverse=reverse)
+    study = read(series.folder)
+    np.testing.assert_array_equal(study.image[0], series.voxels)
+    assert study.affine is not None
+    np.testing.assert_allclose(study.affine, series.affine, atol=1e-4)
+    assert study.source.paths == tuple(series.files)
+    assert study.modality == "MR"
+    assert study.spacing == pytest.approx((0.8, 0.9, 2.5), abs=1e-4)
+
+
+def test_a_missing_slice_is_named(write_series):
+    text = refusal(write_series(skip=[2]).folder)
+    assert "a slice is missing" in text
+    assert "14.75 and 19.75" in text
+    assert "series: " in text
+
+
+def test_several_missing_slices_are_counted(write_series):
+    voxels = phantom((4, 3, 12))
+    assert "3 slices are missing" in refusal(write_series(voxels=voxels, skip=[3, 4, 8]).folder)
+
+
+def test_two_slices_at_one_position(write_series):
+    def doubled(index, ds):
+        if index == 3:
+            ds.ImagePositionPatient = [-20.0, 35.5, 12.25 + 2 * 2.5]
+
+    assert "same position, 17.25 mm" in refusal(write_series(change=doubled).folder)
+
+
+def test_uneven_spacing(write_series):
+    def moved(index, ds):
+        if index == 4:
+            ds.ImagePositionPatient = [-20.0, 35.5, 12.25 + 4 * 2.5 + 0.9]
+
+    assert "unevenly spaced, 2.50 to 3.40 mm" in refusal(write_series(change=moved).folder)
+
+
+def test_gantry_tilt(write_series):
+    text = refusal(write_series(shift=(0, 0.5, 0)).folder)
+    assert "gantry tilt of 11.3 degrees" in text
+
+
+def test_the_rounding_of_decimal_strings_is_no_tilt_and_no_unevenness(write_series):
+    def rounded(index, ds):
+        ds.ImagePositionPatient = [round(float(value), 2) for value in ds.ImagePositionPatient]
+
+    series = write_series(orientation=oblique(turn=20, tilt=30), change=rounded)
+    study = read(series.folder)
+    assert study.affine is not None
+    np.testing.assert_allclose(study.affine, series.affine, atol=0.01)
+
+
+def test_one_slice_is_a_volume_of_its_thickness(write_series):
+    study = read(write_series(skip=[1, 2, 3, 4]).folder)
+    assert study.image.shape == (1, 9, 7, 1)
+    assert study.spacing == pytest.approx((0.8, 0.9, 2.5))
+
+
+def test_orientation_that_is_none(write_series):
+    series = write_series(change=lambda index, ds: setattr(ds, "ImageOrientationPatient", [1, 0, 0, 1, 0, 0]))
+    assert "perpendicular" in refusal(series.folder)
+
+
+def test_rescale_is_applied_slice_by_slice(write_series):
+    def rescaled(index, ds):
+        ds.RescaleSlope, ds.RescaleIntercept, ds.RescaleType = 2 + index, -1000, "HU"
+
+    series = write_series(change=rescaled)
+    expected = series.voxels * (2 + np.arange(5)) - 1000
+    np.testing.assert_array_equal(read(series.folder).image[0], expected)
+
+
+def test_a_volume_keeps_its_values_whatever_its_window(write_series):
+    def windowed(index, ds):
+        ds.WindowCenter, ds.WindowWidth = 10, 5
+
+    series = write_series(change=windowed)
+    np.testing.assert_array_equal(read(series.folder).image[0], series.voxels)
+
+
+def test_monochrome1_is_inverted(write_series):
+    series = write_series(change=lambda index, ds: setattr(ds, "PhotometricInterpretation", "MONOCHROME1"))
+    np.testing.assert_array_equal(read(series.folder).image[0], series.voxels.max() - series.voxels)
+
+
+def test_truncated_pixels(write_series):
+    series = write_series()
+    raw = series.files[2].read_bytes()
+    series.files[2].write_bytes(raw[:-30])
+    assert str(series.files[2]) in refusal(series.folder)
+
+
+def test_no_decoder_names_the_plug_ins(write_series):
+    series = write_series()
+    ds = dcmread(series.files[0])
+    ds.file_meta.TransferSyntaxUID = MPEG4HP41  # which is no still image
+    ds.PixelData = encapsulate([ds.PixelData])
+    ds.save_as(series.files[0])
+    assert "pydicom[pixeldata]" in refusal(series.folder)
+
+
+def test_an_enhanced_multi_frame_file_equals_its_single_frames(tmp_path, write_series):
+    series = write_series(orientation=oblique(turn=20, tilt=-35))
+    single = [dcmread(path) for path in series.files]
+    enhanced = LegacyConvertedEnhancedMRImage(single, generate_uid(), 2, generate_uid(), 1)
+    enhanced.save_as(tmp_path / "enhanced.dcm")
+    study = read(tmp_path / "enhanced.dcm")
+    assert study.affine is not None
+    np.testing.assert_array_equal(study.image[0], series.voxels)
+    np.testing.assert_allclose(study.affine, series.affine, atol=1e-4)
+
+
+def test_an_xray_is_planar_and_windowed_as_displayed(write_xray):
+    def windowed(ds):
+        ds.WindowCenter, ds.WindowWidth = 1000, 1000
+
+    pixels = np.array([[0, 600, 800], [1000, 1200, 4000]], np.uint16)
+    study = read(write_xray(pixels, change=windowed))
+    assert study.planar
+    assert study.image.shape == (1, 2, 3, 1)
+    assert study.pixel_spacing == (0.2, 0.3)
+    shown = study.image[0, :, :, 0]
+    assert shown[0, 0] == 0  # below the window, black
+    assert shown[1, 2] == 65535  # above it, white
+    assert (np.diff(shown.ravel()) > 0).all()
+
+
+def test_an_inverted_xray(write_xray):
+    pixels = np.array([[0, 10], [200, 255]], np.uint8)
+    study = read(write_xray(pixels, change=lambda ds: setattr(ds, "PhotometricInterpretation", "MONOCHROME1")))
+    np.testing.assert_array_equal(study.image[0, :, :, 0], 255 - pixels)
+
+
+def test_an_impossible_window_is_passed_over(write_xray):
+    def windowed(ds):
+        ds.WindowCenter, ds.WindowWidth = 100, 0
+
+    pixels = np.array([[0, 10], [200, 255]], np.uint8)
+    np.testing.assert_array_equal(read(write_xray(pixels, change=windowed)).image[0, :, :, 0], pixels)
+
+
+def test_a_voi_table_is_applied(write_xray):
+    def tabled(ds):
+        table = Dataset()
+        table.LUTDescriptor, table.LUTData = [4, 0, 8], [0, 100, 50, 255]
+        table["LUTDescriptor"].VR = table["LUTData"].VR = "US"
+        ds.VOILUTSequence = DicomSequence([table])
+        ds.RescaleSlope, ds.RescaleIntercept = 1, 0
+
+    pixels = np.array([[0, 1], [2, 3]], np.uint8)
+    study = read(write_xray(pixels, change=tabled))
+    np.testing.assert_array_equal(study.image[0, :, :, 0], [[0, 100], [50, 255]])
+
+
+def test_colour_gives_three_channels(write_xray):
+    def coloured(ds):
+        ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
+
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 6, 3), dtype=np.uint8)
+    study = read(write_xray(pixels, change=coloured))
+    np.testing.assert_array_equal(study.image[..., 0], pixels.transpose(2, 0, 1))
+
+
+def test_real_crops_lie_in_order(shared_data):
+    for name, slices in (("Study1_hippocampus_crop", 32), ("Study2_hippocampus_crop", 35)):
+        study = read(shared_data / "dicom" / name)
+        assert study.image.shape[-1] == slices
+        assert study.spacing == pytest.approx((1, 1, 1))
+        heights = [float(dcmread(path).ImagePositionPatient[2]) for path in study.source.paths]
+        assert heights == sorted(heights)
+
+
+def test_a_real_oblique_head(shared_data):
+    study = read(shared_data / "dicom" / "Study1_T1post_full")
+    assert study.image.shape == (1, 512, 512, 22)
+    assert study.spacing == pytest.approx((0.43, 0.43, 6.5), abs=0.01)

@@ -1,0 +1,111 @@
+"""PNG, JPEG and TIFF in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cdal_sdk.errors import ReadError
+from cdal_sdk.readers import discover, read_study
+from cdal_sdk.study import Study
+
+GRAY8 = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+GRAY16 = GRAY8.astype(np.uint16) * 257
+RGB = np.random.default_rng(0).integers(0, 255, (3, 4, 3), dtype=np.uint8)
+
+
+def read(path: Path) -> Study:
+    (case,) = discover([path])
+    return read_study(case)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ReadError) as caught:
+        read(path)
+    assert path.name in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+@pytest.mark.parametrize("pixels", [GRAY8, GRAY16], ids=["8 bits", "16 bits"])
+def test_gray_keeps_its_values(tmp_path, pixels, suffix):
+    path = tmp_path / f"gray.{suffix}"
+    Image.fromarray(pixels).save(path)
+    study = read(path)
+    assert study.image.shape == (1, 3, 4, 1)
+    assert study.image.dtype == np.float32
+    np.testing.assert_array_equal(study.image[0, :, :, 0], pixels)
+    assert study.planar
+    assert study.source.kind == "image"
+
+
+def test_rgb_gives_three_channels(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "rgb.png")
+    np.testing.assert_array_equal(read(tmp_path / "rgb.png").image[..., 0], RGB.transpose(2, 0, 1))
+
+
+def test_alpha_is_dropped_and_colours_stay(tmp_path):
+    alpha = np.full((3, 4, 1), 7, np.uint8)
+    Image.fromarray(np.concatenate([RGB, alpha], axis=2)).save(tmp_path / "rgba.png")
+    np.testing.assert_array_equal(read(tmp_path / "rgba.png").image[..., 0], RGB.transpose(2, 0, 1))
+    Image.fromarray(np.stack([GRAY8, GRAY8 // 3], axis=2)).save(tmp_path / "la.png")
+    np.testing.assert_array_equal(read(tmp_path / "la.png").image[0, :, :, 0], GRAY8)
+
+
+def test_a_palette_gives_its_colours(tmp_path):
+    picture = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), mode="P")
+    picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    picture.save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(read(tmp_path / "palette.png").image[:, 0, 1, 0], [0, 255, 0])
+
+
+def test_one_bit_is_black_and_white(tmp_path):
+    Image.fromarray(np.array([[True, False]])).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(read(tmp_path / "bits.png").image[0, 0, :, 0], [255, 0])
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    pixels = np.zeros((16, 24), np.uint8)
+    pixels[:8] = 200  # bright on top as stored
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to display
+    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif)
+    shown = read(tmp_path / "turned.jpg").image[0, :, :, 0]
+    assert shown.shape == (24, 16)
+    assert shown[:, -4:].mean() > 190  # what was on top is now right
+    assert shown[:, :4].mean() < 10
+
+
+def test_dots_per_inch_are_no_spacing(tmp_path):
+    Image.fromarray(GRAY8).save(tmp_path / "dpi.png", dpi=(300, 300))
+    assert read(tmp_path / "dpi.png").pixel_spacing is None
+
+
+@pytest.mark.parametrize("name", ["cut.png", "cut.jpg", "cut.tif"])
+def test_truncated(tmp_path, name):
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / name)
+    raw = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(raw[: len(raw) // 2])
+    assert "truncated or damaged" in refusal(tmp_path / name)
+
+
+def test_a_bomb_is_refused(tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((100, 100), np.uint8)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert "too large" in refusal(tmp_path / "bomb.png")
+
+
+def test_several_pages_are_refused(tmp_path):
+    page = Image.fromarray(GRAY8)
+    page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
+    assert "more than one picture" in refusal(tmp_path / "pages.tif")
+
+
+def test_a_real_xray(shared_data):
+    path = sorted((shared_data / "cxr").rglob("*.png"))[0]
+    study = read(path)
+    assert study.image.shape[1:3] == (256, 256)

@@ -1,0 +1,138 @@
+"""NIfTI in."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from cdal_sdk.errors import ReadError
+from cdal_sdk.readers import discover, read_study
+from cdal_sdk.study import Study
+
+AFFINE = np.array([[-0.8, 0.1, 0, 30], [0, 0.9, -0.4, -20], [0.1, 0.2, 2.5, 7], [0, 0, 0, 1.0]])
+
+
+def read(path: Path) -> Study:
+    (case,) = discover([path])
+    return read_study(case)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ReadError) as caught:
+        read(path)
+    assert path.name in str(caught.value)
+    return str(caught.value)
+
+
+def noise(shape: tuple[int, ...] = (5, 6, 7)) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_voxels_and_affine(tmp_path, name, kind):
+    voxels = noise()
+    kind(voxels, AFFINE).to_filename(tmp_path / name)
+    study = read(tmp_path / name)
+    np.testing.assert_array_equal(study.image[0], voxels)
+    assert study.affine is not None
+    np.testing.assert_allclose(study.affine, AFFINE, atol=1e-5)
+    assert study.affine.dtype == np.float64
+    assert (study.case, study.source.kind) == ("scan", "nifti")
+
+
+def test_big_endian(tmp_path):
+    header = nibabel.Nifti1Header(endianness=">")
+    header.set_data_dtype(">i2")
+    voxels = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    nibabel.Nifti1Image(voxels, AFFINE, header).to_filename(tmp_path / "big.nii")
+    np.testing.assert_array_equal(read(tmp_path / "big.nii").image[0], voxels)
+
+
+def test_scaled_integers(tmp_path):
+    stored = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    image = nibabel.Nifti1Image(stored, AFFINE)
+    image.header.set_slope_inter(0.5, -3)
+    image.to_filename(tmp_path / "scaled.nii")
+    np.testing.assert_allclose(read(tmp_path / "scaled.nii").image[0], stored * 0.5 - 3, atol=1e-6)
+
+
+def test_qform_counts_where_there_is_no_sform(tmp_path):
+    image = nibabel.Nifti1Image(noise(), None)
+    image.set_sform(np.diag([9, 9, 9, 1]), code=0)
+    image.set_qform(np.diag([-2, 3, 4, 1]), code=1)
+    image.to_filename(tmp_path / "q.nii")
+    study = read(tmp_path / "q.nii")
+    assert study.affine is not None
+    np.testing.assert_allclose(study.affine, np.diag([-2, 3, 4, 1]))
+
+
+def test_the_name_need_not_say_gzip(tmp_path):
+    nibabel.Nifti1Image(noise(), AFFINE).to_filename(tmp_path / "scan.nii")
+    packed = tmp_path / "packed_scan"
+    packed.write_bytes(gzip.compress((tmp_path / "scan.nii").read_bytes()))
+    np.testing.assert_array_equal(read(packed).image[0], noise())
+
+
+def test_two_dimensions_are_one_slice_and_a_single_volume_in_four_is_three(tmp_path):
+    nibabel.Nifti1Image(noise((5, 6)), AFFINE).to_filename(tmp_path / "flat.nii")
+    nibabel.Nifti1Image(noise((5, 6, 7, 1)), AFFINE).to_filename(tmp_path / "single.nii")
+    assert read(tmp_path / "flat.nii").image.shape == (1, 5, 6, 1)
+    assert read(tmp_path / "single.nii").image.shape == (1, 5, 6, 7)
+
+
+def test_several_volumes_are_refused_with_the_shape(tmp_path):
+    nibabel.Nifti1Image(noise((5, 6, 7, 3)), AFFINE).to_filename(tmp_path / "fmri.nii.gz")
+    assert "(5, 6, 7, 3)" in refusal(tmp_path / "fmri.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["cut.nii", "cut.nii.gz"])
+@pytest.mark.parametrize("kept", [0.5, 0.99])
+def test_truncated(tmp_path, name, kept):
+    path = tmp_path / name
+    nibabel.Nifti1Image(noise((20, 20, 20)), AFFINE).to_filename(path)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: int(len(raw) * kept)])
+    assert "truncated or damaged" in refusal(path)
+
+
+def test_a_flipped_bit_in_a_compressed_file(tmp_path):
+    path = tmp_path / "flipped.nii.gz"
+    nibabel.Nifti1Image(noise((20, 20, 20)), AFFINE).to_filename(path)
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 0x10
+    path.write_bytes(raw)
+    assert "truncated or damaged" in refusal(path)
+
+
+def test_voxels_that_are_no_numbers(tmp_path):
+    voxels = noise()
+    voxels[1, 2, 3] = np.nan
+    nibabel.Nifti1Image(voxels, AFFINE).to_filename(tmp_path / "nan.nii")
+    assert "finite" in refusal(tmp_path / "nan.nii")
+
+
+@pytest.mark.parametrize("entry", [0.0, np.nan])
+def test_an_impossible_affine(tmp_path, entry):
+    image = nibabel.Nifti1Image(noise(), None)
+    affine = np.diag([1, entry, 1, 1.0])
+    image.header.set_sform(affine, code=1)
+    image.to_filename(tmp_path / "flat.nii")
+    assert "affine" in refusal(tmp_path / "flat.nii")
+
+
+def test_colours_are_refused(tmp_path):
+    colours = np.zeros((3, 4, 5), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nibabel.Nifti1Image(colours, AFFINE).to_filename(tmp_path / "rgb.nii")
+    assert "colours" in refusal(tmp_path / "rgb.nii")
+
+
+def test_a_real_volume(shared_data):
+    path = shared_data / "Task04_Hippocampus" / "imagesTr" / "hippocampus_003.nii.gz"
+    study = read(path)
+    np.testing.assert_array_equal(study.image[0], nibabel.load(path).get_fdata(dtype=np.float32))
+    assert study.case == "hippocampus_003"

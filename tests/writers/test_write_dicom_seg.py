@@ -1,0 +1,245 @@
+"""DICOM Segmentations: in place voxel for voxel, valid, and robust against bad sources."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import highdicom
+import numpy as np
+import pytest
+from conftest import AXIAL, BIRTH_DATE, PATIENT_ID, PATIENT_NAME, SAGITTAL, oblique
+from highdicom.legacy import LegacyConvertedEnhancedMRImage
+from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+from pydicom.uid import generate_uid
+
+from cdal_sdk.errors import OutputError
+from cdal_sdk.readers import discover, read_study
+from cdal_sdk.study import Code, Label, Study
+from cdal_sdk.writers import Algorithm, dicom_seg, write_dicom_seg
+
+HIPPOCAMPUS = Code("5366008", "Hippocampus")
+LABELS = (
+    Label("Anterior", 1, HIPPOCAMPUS, modifier=Code("255549009", "Anterior")),
+    Label("Posterior", 2, HIPPOCAMPUS, modifier=Code("255551008", "Posterior"), colour=(60, 200, 90)),
+)
+LUNG = (Label("Lungs", 1, Code("39607008", "Lung")),)
+ALGORITHM = Algorithm("hippocampus", "0.1.0")
+
+needs_dciodvfy = pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (Debian: dicom3tools) is absent")
+
+
+def read(path: Path) -> Study:
+    (case,) = discover([path])
+    return read_study(case)
+
+
+def asymmetric_mask(study: Study) -> np.ndarray:
+    """Two labels that no flip, shift or swap of axes maps onto themselves; the last slice stays empty."""
+    mask = np.zeros(study.grid, np.uint8)
+    mask[1:4, 1:3, :2] = 1
+    mask[4:8, 2:6, 1:4] = 2
+    mask[1, 5, 3] = 1
+    return mask
+
+
+def labelled_points(path: Path, segment: int) -> np.ndarray:
+    """LPS positions of a segment's voxels, computed from the tags of each frame alone, sorted."""
+    ds = dcmread(path)
+    shared, points = ds.SharedFunctionalGroupsSequence[0], []
+    row, column = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float).reshape(2, 3)
+    between_rows, between_columns = map(float, shared.PixelMeasuresSequence[0].PixelSpacing)
+    for groups, frame in zip(ds.PerFrameFunctionalGroupsSequence, ds.pixel_array, strict=True):
+        if groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber == segment:
+            origin = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, float)
+            for r, c in np.argwhere(frame):
+                points.append(origin + row * c * between_columns + column * r * between_rows)
+    return np.array(sorted(map(tuple, np.round(points, 3))))
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["numbered along the normal", "numbered against it"])
+@pytest.mark.parametrize(
+    "orientation",
+    [AXIAL, SAGITTAL, (-1, 0, 0, 0, 1, 0), oblique(turn=20, tilt=-35), oblique(turn=-110, tilt=70)],
+    ids=["axial", "sagittal", "flipped rows", "oblique", "very oblique"],
+)
+def test_every_voxel_comes_back_to_its_place(tmp_path, write_series, orientation, reverse):
+    series = write_series(orientation=orientation, reverse=reverse)
+    study = read(series.folder)
+    mask = asymmetric_mask(study)
+    write_dicom_seg(mask, study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
+    for label in LABELS:
+        indices = np.argwhere(mask == label.value)
+        ras = np.c_[indices, np.ones(len(indices))] @ series.affine.T
+        expected = np.array(sorted(map(tuple, np.round(ras[:, :3] * [-1, -1, 1], 3))))
+        np.testing.assert_allclose(labelled_points(tmp_path / "seg.dcm", label.value), expected, atol=2e-3)
+
+
+def test_frames_refer_to_their_own_source(tmp_path, write_series):
+    series = write_series(orientation=oblique(turn=20, tilt=-35))
+    study = read(series.folder)
+    write_dicom_seg(asymmetric_mask(study), study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
+    by_uid = {dcmread(path).SOPInstanceUID: dcmread(path) for path in series.files}
+    ds = dcmread(tmp_path / "seg.dcm")
+    assert len(ds.PerFrameFunctionalGroupsSequence) == len(LABELS) * len(series.files)
+    for groups in ds.PerFrameFunctionalGroupsSequence:
+        source = by_uid[groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID]
+        assert groups.PlanePositionSequence[0].ImagePositionPatient == source.ImagePositionPatient
+    assert (ds.StudyInstanceUID, ds.FrameOfReferenceUID) == (source.StudyInstanceUID, source.FrameOfReferenceUID)
+    assert (str(ds.PatientName), ds.PatientID, ds.PatientBirthDate) == (PATIENT_NAME, PATIENT_ID, BIRTH_DATE)
+
+
+def test_codes_name_and_colour_of_each_segment(tmp_path, write_series):
+    study = read(write_series().folder)
+    write_dicom_seg(asymmetric_mask(study), study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
+    segmentation = highdicom.seg.segread(tmp_path / "seg.dcm")
+    for number, label in enumerate(LABELS, 1):
+        segment = segmentation.get_segment_description(number)
+        assert segment.segment_label == label.name
+        assert segment.segmented_property_type.value == label.type.value
+        modifier = segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0]
+        assert modifier.CodeValue == label.modifier.value
+        assert segment.SegmentAlgorithmName == "hippocampus"
+        assert segment.SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion == "0.1.0"
+    assert (segmentation.SegmentationType, segmentation.Modality) == ("BINARY", "SEG")
+
+
+def test_an_empty_mask_keeps_all_its_frames(tmp_path, write_series):
+    study = read(write_series().folder)
+    write_dicom_seg(np.zeros(study.grid, np.uint8), study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
+    ds = dcmread(tmp_path / "seg.dcm")
+    assert ds.NumberOfFrames == 10
+    assert not ds.pixel_array.any()
+
+
+def test_label_numbers_need_not_be_consecutive(tmp_path, write_series):
+    study = read(write_series().folder)
+    labels = (Label("a", 3, HIPPOCAMPUS), Label("b", 200, HIPPOCAMPUS))
+    mask = np.array([0, 3, 200], np.uint8)[asymmetric_mask(study)]
+    write_dicom_seg(mask, study, labels, ALGORITHM, tmp_path / "seg.dcm")
+    assert len(labelled_points(tmp_path / "seg.dcm", 2)) == (mask == 200).sum()
+
+
+def test_a_planar_xray(tmp_path, write_xray):
+    study = read(write_xray(np.arange(48, dtype=np.uint16).reshape(6, 8)))
+    mask = np.zeros(study.grid, np.uint8)
+    mask[1:3, 4:8, 0] = 1
+    write_dicom_seg(mask, study, LUNG, ALGORITHM, tmp_path / "seg.dcm")
+    np.testing.assert_array_equal(dcmread(tmp_path / "seg.dcm").pixel_array, mask[..., 0])
+
+
+def test_an_enhanced_multi_frame_source(tmp_path, write_series):
+    series = write_series(orientation=oblique(turn=20, tilt=-35))
+    single = [dcmread(path) for path in series.files]
+    enhanced = LegacyConvertedEnhancedMRImage(single, generate_uid(), 2, generate_uid(), 1)
+    enhanced.save_as(tmp_path / "enhanced.dcm")
+    one, many = read(tmp_path / "enhanced.dcm"), read(series.folder)
+    mask = asymmetric_mask(one)
+    write_dicom_seg(mask, one, LABELS, ALGORITHM, tmp_path / "one.dcm")
+    write_dicom_seg(mask, many, LABELS, ALGORITHM, tmp_path / "many.dcm")
+    np.testing.assert_array_equal(labelled_points(tmp_path / "one.dcm", 1), labelled_points(tmp_path / "many.dcm", 1))
+
+
+def without_required_tags(index, ds):
+    for keyword in ("PatientBirthDate", "PatientSex", "PatientName", "StudyID", "StudyTime", "AccessionNumber"):
+        del ds[keyword]
+    del ds["FrameOfReferenceUID"]
+    del ds["SliceThickness"]
+    ds.SeriesNumber = None
+
+
+BAD_VALUES = {
+    "PatientBirthDate": ("DA", b"next year "),
+    "StudyDate": ("DA", b"20241399"),
+    "StudyTime": ("TM", b"25:61 "),
+    "PatientSex": ("CS", b"unknown "),
+    "PatientAge": ("AS", b"about forty "),
+    "PatientWeight": ("DS", b"heavy "),
+    "SeriesNumber": ("IS", b"-5"),
+    "SpacingBetweenSlices": ("DS", b"-99 "),
+    "PatientName": ("PN", "M\u00fcller^J\u00fcrgen=\u5f20".encode()),
+}
+
+
+def with_bad_tags(index, ds):
+    ds.SpecificCharacterSet = "ISO_IR 100"  # which is not that of the name
+    for keyword, (vr, raw) in BAD_VALUES.items():
+        tag = Tag(keyword)
+        ds[tag] = RawDataElement(tag, vr, len(raw), raw, 0, False, True)
+
+
+@pytest.mark.parametrize("change", [without_required_tags, with_bad_tags])
+def test_no_result_is_lost_over_bad_source_tags(tmp_path, write_series, change, recwarn):
+    study = read(write_series(change=change).folder)
+    recwarn.clear()
+    mask = asymmetric_mask(study)
+    write_dicom_seg(mask, study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
+    ds = dcmread(tmp_path / "seg.dcm")
+    assert ds.PatientBirthDate == ""
+    assert ds.PatientSex == ""
+    assert ds.SeriesNumber == 1000
+    assert len(labelled_points(tmp_path / "seg.dcm", 2)) == (mask == 2).sum()
+    assert not [warning for warning in recwarn if "next year" in str(warning.message)]
+
+
+def test_an_unusual_name_is_kept_and_quoted_nowhere(tmp_path, write_series, recwarn, caplog):
+    study = read(write_series(change=lambda index, ds: setattr(ds, "PatientName", "Unmistakable")).folder)
+    recwarn.clear()
+    write_dicom_seg(asymmetric_mask(study), study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
+    assert dcmread(tmp_path / "seg.dcm").PatientName == "Unmistakable"
+    assert "Unmistakable" not in caplog.text + "".join(str(warning.message) for warning in recwarn)
+
+
+def test_a_nifti_source_and_a_wrong_mask_are_refused(tmp_path, write_series):
+    study = read(write_series().folder)
+    with pytest.raises(OutputError, match="shape"):
+        write_dicom_seg(np.zeros((2, 2, 2), np.uint8), study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
+    with pytest.raises(OutputError, match="number that no label has"):
+        write_dicom_seg(np.full(study.grid, 9, np.uint8), study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
+    assert not list(tmp_path.glob("*seg.dcm"))
+
+
+def test_what_does_not_read_back_is_not_kept(tmp_path, write_series, monkeypatch):
+    study = read(write_series().folder)
+    honest = dicom_seg._segmentation
+
+    def mirrored(segments, *rest):
+        return honest(segments[::-1], *rest)
+
+    monkeypatch.setattr(dicom_seg, "_segmentation", mirrored)
+    with pytest.raises(OutputError, match="does not read back"):
+        write_dicom_seg(asymmetric_mask(study), study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
+    assert not list(tmp_path.glob("*seg.dcm"))
+
+
+def dciodvfy_errors(path: Path) -> list[str]:
+    done = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    return [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
+
+
+@needs_dciodvfy
+@pytest.mark.parametrize("change", [lambda index, ds: None, without_required_tags, with_bad_tags])
+def test_dciodvfy_finds_no_error(tmp_path, write_series, change):
+    study = read(write_series(orientation=oblique(turn=20, tilt=-35), change=change).folder)
+    write_dicom_seg(asymmetric_mask(study), study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
+    assert dciodvfy_errors(tmp_path / "seg.dcm") == []
+
+
+@needs_dciodvfy
+def test_dciodvfy_finds_no_error_in_a_planar_one(tmp_path, write_xray):
+    study = read(write_xray(np.arange(48, dtype=np.uint16).reshape(6, 8)))
+    write_dicom_seg(np.ones(study.grid, np.uint8), study, LUNG, ALGORITHM, tmp_path / "seg.dcm")
+    assert dciodvfy_errors(tmp_path / "seg.dcm") == []
+
+
+@pytest.mark.parametrize("name", ["Study1_hippocampus_crop", "Study2_hippocampus_crop", "Study1_T1post_full"])
+def test_real_series(tmp_path, shared_data, name):
+    study = read(shared_data / "dicom" / name)
+    mask = asymmetric_mask(study)
+    write_dicom_seg(mask, study, LABELS, ALGORITHM, tmp_path / "seg.dcm")  # compares in patient space itself
+    assert (len(labelled_points(tmp_path / "seg.dcm", 1)) == (mask == 1).sum()).all()
+    if shutil.which("dciodvfy"):
+        assert dciodvfy_errors(tmp_path / "seg.dcm") == []

@@ -1,0 +1,1 @@
+"""Training of cDAL: data, discriminator, attention map, loop and evaluation."""

@@ -1,0 +1,50 @@
+"""Segmenting held-out cases with the model in training, and their Dice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cdal_sdk.bundle import Manifest
+from cdal_sdk.diffusion import draw_noise
+from cdal_sdk.engines.fused import FusedSampler
+from cdal_sdk.masks import decide
+from cdal_sdk.network import Generator
+from cdal_trainer.data import PreparedCase
+
+__all__ = ["dice", "validate"]
+
+
+def dice(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], value: int) -> float:
+    """2 |A and B| / (|A| + |B|) of one label value; 1 where both are empty."""
+    a, b = prediction == value, truth == value
+    total = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / total if total else 1.0
+
+
+@torch.inference_mode()
+def validate(
+    generator: Generator, manifest: Manifest, cases: Iterable[PreparedCase], votes: int, batch: int = 16
+) -> dict[str, float]:
+    """Mean Dice over cases by label name, each case scored as a whole on the network's grid."""
+    device = next(generator.parameters()).device
+    noise = draw_noise(
+        manifest.seed,
+        steps=len(manifest.betas),
+        votes=votes,
+        label_shape=(manifest.network.label_channels, *manifest.plan.canvas),
+        latent_size=manifest.network.latent_size,
+        posterior_noise=manifest.posterior_noise,
+    )
+    sampler = FusedSampler(generator, manifest.schedule, noise).to(device).eval()
+    scores: dict[str, list[float]] = {label.name: [] for label in manifest.labels}
+    for case in cases:
+        chunks = torch.split(torch.from_numpy(case.images), batch)
+        mean = torch.cat([sampler(chunk.to(device)).mean.cpu() for chunk in chunks]).numpy()
+        mask = decide(mean.transpose(1, 0, 2, 3), manifest.labels, manifest.decision, manifest.polarity)
+        for label in manifest.labels:
+            scores[label.name].append(dice(mask, case.labels, label.value))
+    return {name: float(np.mean(values)) for name, values in scores.items()}
