@@ -44,7 +44,9 @@ def save_checkpoint(content: Mapping[str, Any], path: Path) -> None:
         Path(name).chmod(0o644)
         Path(name).replace(path)
     except (OSError, RuntimeError) as error:  # PyTorch's own writer raises RuntimeError on a full disk
-        raise OutputError(f"the checkpoint cannot be written ({error})", where=path, remedy="free disk space") from error
+        raise OutputError(
+            f"the checkpoint cannot be written ({error})", where=path, remedy="free disk space"
+        ) from error
     finally:
         if name is not None:
             Path(name).unlink(missing_ok=True)
@@ -59,8 +61,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: if it is missing, unsafe, damaged, or no checkpoint of ours.
     """
-    checkpoint = read_torch_file(path, _REMEDY)
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != _FORMAT:
+    content: dict[str, Any] = read_torch_file(path, _REMEDY)
+    ours = isinstance(content, dict) and content.get("format") == _FORMAT
+    if not ours or "manifest" not in content or not isinstance(content.get("generator"), dict):
         raise ModelError("this is no checkpoint of cdal", where=path, remedy=_REMEDY)
-    content: dict[str, Any] = checkpoint
     return content

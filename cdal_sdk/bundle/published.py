@@ -18,6 +18,7 @@ from cdal_sdk.study import Code, Label
 __all__ = ["convert_published"]
 
 _CITATION = "Hejrati et al., MICCAI 2024"
+_LICENCE = "LicenseRef-published-cDAL-research-only"
 _HIPPOCAMPUS = Code("5366008", "Hippocampus")
 
 
@@ -48,20 +49,23 @@ def _manifest(settings: Mapping[str, Any], network: GeneratorConfig, where: Path
     name = str(settings["dataset"])
     if name not in makers:
         raise ModelError(
-            f"the dataset '{name}' is none of the published ones", where=where, remedy=f"it is one of {', '.join(makers)}"
+            f"the dataset '{name}' is none of the published ones",
+            where=where,
+            remedy=f"it is one of {', '.join(makers)}",
         )
     try:
-        betas = published_betas(int(settings["num_timesteps"]), float(settings["beta_min"]), float(settings["beta_max"]))
+        betas = published_betas(
+            int(settings["num_timesteps"]), float(settings["beta_min"]), float(settings["beta_max"])
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"the schedule cannot be built ({error})", where=where, remedy="complete the file") from None
-    manifest = makers[name](network, tuple(betas.double().tolist()))
     if network.label_channels != (3 if name == "hippo" else 1):
         raise ModelError(
             f"num_channels is {network.label_channels}, which the dataset '{name}' does not have",
             where=where,
             remedy="correct num_channels or dataset",
         )
-    return manifest
+    return makers[name](network, tuple(betas.double().tolist()))
 
 
 def _nuclei(network: GeneratorConfig, betas: tuple[float, ...]) -> Manifest:
@@ -72,7 +76,13 @@ def _nuclei(network: GeneratorConfig, betas: tuple[float, ...]) -> Manifest:
         name="published-monuseg",
         description="Nuclei on H&E-stained histology, published cDAL checkpoint",
         labels=(
-            Label("Nucleus", 1, Code("84640000", "Nucleus"), category=Code("4421005", "Cell structure"), colour=(40, 200, 90)),
+            Label(
+                "Nucleus",
+                1,
+                Code("84640000", "Nucleus"),
+                category=Code("4421005", "Cell structure"),
+                colour=(40, 200, 90),
+            ),
         ),
         network=network,
         plan=Plan(
@@ -88,7 +98,7 @@ def _nuclei(network: GeneratorConfig, betas: tuple[float, ...]) -> Manifest:
         betas=betas,
         votes=5,
         decision="threshold",
-        provenance=Provenance(data="MoNuSeg 2018", citation=_CITATION, licence="LicenseRef-published-cDAL-research-only"),
+        provenance=Provenance(data="MoNuSeg 2018", citation=_CITATION, licence=_LICENCE),
     )
 
 
@@ -113,9 +123,7 @@ def _lung(network: GeneratorConfig, betas: tuple[float, ...]) -> Manifest:
         votes=30,
         decision="threshold",
         polarity=-1,
-        provenance=Provenance(
-            data="Montgomery and Shenzhen chest X-rays", citation=_CITATION, licence="LicenseRef-published-cDAL-research-only"
-        ),
+        provenance=Provenance(data="Montgomery and Shenzhen chest X-rays", citation=_CITATION, licence=_LICENCE),
     )
 
 
@@ -144,7 +152,5 @@ def _hippocampus(network: GeneratorConfig, betas: tuple[float, ...]) -> Manifest
         betas=betas,
         votes=5,
         decision="argmax",
-        provenance=Provenance(
-            data="Medical Segmentation Decathlon, task 4", citation=_CITATION, licence="LicenseRef-published-cDAL-research-only"
-        ),
+        provenance=Provenance(data="Medical Segmentation Decathlon, task 4", citation=_CITATION, licence=_LICENCE),
     )

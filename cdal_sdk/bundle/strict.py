@@ -31,7 +31,7 @@ def _unknown(found: Any, known: Any, path: str = "") -> str | None:
                 return f"{path}{key}"
             if unknown := _unknown(value, known[key], f"{path}{key}."):
                 return unknown
-    elif isinstance(found, list) and isinstance(known, list | tuple):
+    elif isinstance(found, list | tuple) and isinstance(known, list | tuple):
         for i, (a, b) in enumerate(zip(found, known, strict=True)):
             if unknown := _unknown(a, b, f"{path}{i}."):
                 return unknown

@@ -114,22 +114,20 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(group_count(channels), channels, eps=_NORM_EPSILON)
-        self.query = nn.Conv2d(channels, channels, 1)
-        self.key = nn.Conv2d(channels, channels, 1)
-        self.value = nn.Conv2d(channels, channels, 1)
-        self.out = nn.Conv2d(channels, channels, 1)
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
         for projection in (self.query, self.key, self.value):
             initialise(projection, 0.1)
         initialise(self.out, _NEAR_ZERO)
 
     def forward(self, h: Tensor) -> Tensor:
         """Attend and add, over sqrt(2)."""
-        normed = self.norm(h)
-        # [n, c, h, w] -> [n, 1 head, h * w, c]
-        q, k, v = (f(normed).flatten(2).transpose(1, 2).unsqueeze(1) for f in (self.query, self.key, self.value))
-        attended = F.scaled_dot_product_attention(q, k, v)
-        attended = attended.squeeze(1).transpose(1, 2).reshape(h.shape)
-        result: Tensor = (h + self.out(attended)) * _SQRT_HALF
+        tokens = self.norm(h).flatten(2).transpose(1, 2).unsqueeze(1)  # [n, 1 head, h * w, c]
+        attended = F.scaled_dot_product_attention(self.query(tokens), self.key(tokens), self.value(tokens))
+        update = self.out(attended).squeeze(1).transpose(1, 2).reshape(h.shape)
+        result: Tensor = (h + update) * _SQRT_HALF
         return result
 
 

@@ -148,7 +148,7 @@ def _translate(state: dict[str, Tensor], generator: Generator, where: Path) -> d
             raise ModelError(f"the entry '{published}' is missing", where=where, remedy=_check(suspects))
         value = state.pop(published).float()
         if published.endswith(".W"):  # a 1x1 map kept as [in, out]
-            value = value.T[:, :, None, None]
+            value = value.T
         if value.shape != ours[name].shape:
             found, expected = list(value.shape), list(ours[name].shape)
             raise ModelError(

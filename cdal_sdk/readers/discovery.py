@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from cdal_sdk.errors import ReadError, UsageError
 from cdal_sdk.readers.case_files import CaseFiles
@@ -20,7 +21,9 @@ __all__ = ["discover"]
 _IMAGE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NIFTI1_MAGIC, _NIFTI2_MAGIC = b"n+1\0", b"n+2\0"
 _GZIP_MAGIC = b"\x1f\x8b"
-_NIFTI_HEADER_BYTES = 348
+_NIFTI_HEADER_BYTES = 540  # of NIfTI-2, the longer one
+# The intent codes for estimates (1001) and labels (1002), in either byte order.
+_RESULT_INTENTS = (b"\xe9\x03", b"\x03\xe9", b"\xea\x03", b"\x03\xea")
 # A DICOM data set without preamble begins with an element of group 0002 or 0008.
 _FIRST_DICOM_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
 
@@ -38,7 +41,8 @@ _LONGEST_NAME = 120
 def discover(inputs: Sequence[Path]) -> list[CaseFiles]:
     """Find the cases in files and folders, in an order that depends on the names alone.
 
-    Folders are searched recursively; hidden files, and files that were never meant to be an input, are passed over.
+    Folders are searched recursively; hidden files, segmentations, and files that were never meant to be an input, are
+    passed over.
     A DICOM series is one case however its files are named and wherever they lie; it is split where size, orientation
     or pixel spacing differ. Cases that would share a name get a digest of their path appended (not the name of their
     folder, which is often the name of a patient).
@@ -47,15 +51,15 @@ def discover(inputs: Sequence[Path]) -> list[CaseFiles]:
         inputs: files and folders.
 
     Returns:
-        The cases. What looks like an input but cannot be read is a case with an error.
+        The cases. What looks like an input but cannot be read, and what does not exist, is a case with an error.
 
     Raises:
-        UsageError: an input does not exist, or none of them holds anything to segment.
+        UsageError: none of the inputs holds anything to segment.
     """
-    for given in inputs:
-        if not given.exists():
-            raise UsageError("there is no such file or folder", where=given, remedy="check the path")
-    listed = {given: list(_files_in(given)) if given.is_dir() else [given] for given in inputs}
+    missing = [given for given in inputs if not given.exists()]
+    if missing and len(missing) == len(inputs):
+        raise UsageError("there is no such file or folder", where=missing[0], remedy="check the path")
+    listed = {given: list(_files_in(given)) if given.is_dir() else [given] for given in inputs if given not in missing}
     # By resolved path, so that a file named twice is one input; the order of insertion is the order of the cases.
     files = {path.resolve(): path for paths in listed.values() for path in paths}
     order = {path: number for number, path in enumerate(files.values())}
@@ -65,6 +69,7 @@ def discover(inputs: Sequence[Path]) -> list[CaseFiles]:
         raise UsageError("there is nothing to segment here", where=names, remedy=f"give {_FORMATS} files")
     found.sort(key=lambda files: min(order[path] for path in files.paths))
     used = {path.resolve() for case in found for path in case.paths}
+    found += [_missing(given) for given in missing]
     found += [_empty(given) for given, paths in listed.items() if used.isdisjoint(path.resolve() for path in paths)]
     return _named_apart([replace(case, case=_safe(case.case)) for case in found])
 
@@ -101,6 +106,9 @@ def _recognise(path: Path, *, explicit: bool) -> tuple[SourceKind | None, ReadEr
     except OSError as error:
         problem = f"the file cannot be opened ({error.strerror or type(error).__name__})"
         return promised, ReadError(problem, where=path, remedy="check its permissions")
+    if kind == "result":  # a mask or a map that we, or another segmenter, left in a folder of inputs
+        what = "this is a segmentation, not an image"
+        return None, ReadError(what, where=path, remedy="give the image that it was made from") if explicit else None
     if kind is not None or not (explicit or promised):
         return kind, None
     what = f"this is no {_FAMILY[promised]} file, whatever its name says" if promised else "this is no image"
@@ -109,7 +117,7 @@ def _recognise(path: Path, *, explicit: bool) -> tuple[SourceKind | None, ReadEr
     return promised, ReadError(what, where=path, remedy=f"give {_FORMATS} files, or remove it from the input")
 
 
-def _sniff(path: Path) -> SourceKind | None:
+def _sniff(path: Path) -> SourceKind | Literal["result"] | None:
     with path.open("rb") as stream:
         head = stream.read(4096)
     if head[128:132] == b"DICM":
@@ -121,8 +129,10 @@ def _sniff(path: Path) -> SourceKind | None:
             head = zlib.decompressobj(wbits=31).decompress(head, _NIFTI_HEADER_BYTES)
         except zlib.error:
             return None
-    if head[344:348] == _NIFTI1_MAGIC or head[4:8] == _NIFTI2_MAGIC:
-        return "nifti"
+    if head[344:348] == _NIFTI1_MAGIC:
+        return "result" if head[68:70] in _RESULT_INTENTS else "nifti"
+    if head[4:8] == _NIFTI2_MAGIC:
+        return "result" if head[504:508].strip(b"\0") in _RESULT_INTENTS else "nifti"
     if head.startswith(_FIRST_DICOM_GROUPS):
         from cdal_sdk.readers.dicom_series import is_dicom_without_preamble
 
@@ -137,6 +147,11 @@ def _stem(path: Path) -> str:
 def _safe(name: str) -> str:
     """The name with everything replaced that could mean something to a file system."""
     return re.sub(r"[^\w.+=, -]", "_", name).strip(". ")[:_LONGEST_NAME] or "case"
+
+
+def _missing(given: Path) -> CaseFiles:
+    error = ReadError("there is no such file or folder", where=given, remedy="check the path")
+    return CaseFiles(_stem(given), None, (given,), error)
 
 
 def _empty(folder: Path) -> CaseFiles:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -58,12 +59,13 @@ def segment_cases(
         raise OutputError(f"the folder cannot be made ({error.strerror})", where=out, remedy="choose another") from None
     earlier = {} if overwrite else read_earlier(out)
     settings = _settings(segmenter, formats)
+    order = {files.case: number for number, files in enumerate(cases)}
     report = Report(segmenter.manifest.name, segmenter.engine.name, segmenter.seed, segmenter.votes)
     report.write(out)
     written_at = time.monotonic()
     try:
         for entry in _entries(segmenter, cases, out, formats, earlier, settings):
-            report.cases.append(entry)
+            insort(report.cases, entry, key=lambda case: order[case.case])
             on_case(entry)
             if time.monotonic() - written_at > _REPORT_EVERY_SECONDS:
                 report.write(out)
@@ -81,35 +83,44 @@ def _entries(
     earlier: dict[str, CaseReport],
     settings: str,
 ) -> Iterator[CaseReport]:
-    """Entries in the order in which cases end."""
-    todo: list[CaseFiles] = []
-    fingerprints: dict[str, str] = {}
-    for files in cases:
-        fingerprints[files.case] = fingerprint = _fingerprint(files, settings)
-        known = earlier.get(files.case)
-        if known and known.fingerprint == fingerprint and all((out / name).is_file() for name in known.outputs):
-            yield skipped_case(known)
-        else:
-            remove_outputs(files.case, out)
-            todo.append(files)
+    """One entry a case, in the order in which they are done."""
+    done: deque[CaseReport] = deque()  # without the engine: skipped, or impossible from the start
+    running: deque[tuple[CaseFiles, str]] = deque()
 
-    def write(files: CaseFiles, result: Result) -> CaseReport:
+    def todo() -> Iterator[CaseFiles]:
+        for files in cases:
+            fingerprint, known = _fingerprint(files, settings), earlier.get(files.case)
+            if known and known.fingerprint == fingerprint and all((out / name).is_file() for name in known.outputs):
+                done.append(skipped_case(known))
+                continue
+            try:
+                remove_outputs(files.case, out)
+            except OutputError as error:
+                done.append(failed_case(files, error.brief()))
+                continue
+            running.append((files, fingerprint))
+            yield files
+
+    def write(files: CaseFiles, fingerprint: str, result: Result) -> CaseReport:
         try:
             start = time.perf_counter()
             outputs = result.save(out, formats)
             result.timing.write = 1000 * (time.perf_counter() - start)
-            return segmented_case(files, result, outputs, out, fingerprints[files.case])
+            return segmented_case(files, result, outputs, out, fingerprint)
         except CdalError as error:
             return failed_case(files, error.brief())
 
     with ThreadPoolExecutor(1, "cdal-write") as writer:
         pending: deque[Future[CaseReport]] = deque()
-        for files, result in zip(todo, segmenter.stream_cases(todo), strict=True):
-            pending.append(writer.submit(write, files, result))
+        for result in segmenter.stream_cases(todo()):
+            pending.append(writer.submit(write, *running.popleft(), result))
+            while done:
+                yield done.popleft()
             if len(pending) > _WRITES_AHEAD:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+        yield from done
 
 
 def _settings(segmenter: Segmenter, formats: Sequence[Format]) -> str:

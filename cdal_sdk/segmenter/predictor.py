@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -126,8 +126,8 @@ class Segmenter:
         given = [sources] if isinstance(sources, str | Path) else list(sources)
         yield from self.stream_cases(discover([Path(source) for source in given]))
 
-    def stream_cases(self, cases: Sequence[CaseFiles]) -> Iterator[Result]:
-        """`stream` over cases that were found already."""
+    def stream_cases(self, cases: Iterable[CaseFiles]) -> Iterator[Result]:
+        """`stream` over cases that were found already, taken from the iterable as they are needed."""
         waiting = iter(cases)
         with ThreadPoolExecutor(1, "cdal-read") as reader:
             pending: deque[tuple[CaseFiles, Future[tuple[Study, Prepared, Timing]]]] = deque()

@@ -128,7 +128,8 @@ class Result:
             written.append(out / _PREVIEW.format(case=self.case))
             write_preview(segmentation.study, segmentation.mask, written[-1], self.manifest.labels)
         except BaseException:
-            remove_outputs(self.case, out)
+            with suppress(OutputError):  # the first error says more
+                remove_outputs(self.case, out)
             raise
         return written
 
@@ -149,7 +150,15 @@ class Result:
 
 
 def remove_outputs(case: str, out: Path) -> None:
-    """Delete everything that a run may have written for a case, so that no old result can pass for a new one."""
+    """Delete everything that a run may have written for a case, so that no old result can pass for a new one.
+
+    Raises:
+        OutputError: if something cannot be deleted.
+    """
     for name in (*(name for names in _FILES.values() for name in names), _PREVIEW):
-        with suppress(FileNotFoundError):
-            (out / name.format(case=case)).unlink()
+        path = out / name.format(case=case)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            what = f"an older output cannot be deleted ({error.strerror})"
+            raise OutputError(what, where=path, remedy="remove it or choose another --out") from None

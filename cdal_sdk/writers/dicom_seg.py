@@ -84,12 +84,9 @@ def write_dicom_seg(
     segments = np.zeros(256, np.uint8)
     segments[values] = np.arange(len(values))
     try:
-        with pydicom.config.disable_value_validation():  # its warnings would quote the patient's data
-            headers = [dcmread(source, force=True, stop_before_pixels=True) for source in study.source.paths]
-            identity = _identity(headers[0])
-            sources = _sources(headers, study)
-        segmentation = _segmentation(segments[mask], study, sources, labels, algorithm)
-        segmentation.update(identity)
+        headers = [dcmread(source, force=True, stop_before_pixels=True) for source in study.source.paths]
+        segmentation = _segmentation(segments[mask], study, _sources(headers, study), labels, algorithm)
+        segmentation.update(_identity(headers[0]))
         with atomic(path) as temporary:
             segmentation.save_as(temporary, enforce_file_format=True)
             _check(temporary, mask, values, study, path)

@@ -27,14 +27,14 @@ def write_nifti(array: NDArray[np.uint8] | NDArray[np.float32], study: Study, pa
     in the patient, is written as [column, row, 1] with the first row on top, as other converters do.
 
     Args:
-        array: uint8 or float32 [i, j, k].
+        array: a mask, uint8 [i, j, k], or an image, float32.
         study: the study that it belongs to.
         path: ends in .nii or .nii.gz.
 
     Raises:
         OutputError: the shapes differ, the file cannot be written or does not read back as intended.
     """
-    _write(array, study, path)
+    _write(array, study, path, "label" if array.dtype == np.uint8 else "none")
 
 
 def write_nifti_maps(maps: NDArray[np.float32], study: Study, path: Path) -> None:
@@ -48,14 +48,15 @@ def write_nifti_maps(maps: NDArray[np.float32], study: Study, path: Path) -> Non
     Raises:
         OutputError: the shapes differ, the file cannot be written or does not read back as intended.
     """
-    _write(np.moveaxis(maps, 0, -1), study, path)
+    _write(np.moveaxis(maps, 0, -1), study, path, "estimate")
 
 
-def _write(array: NDArray[np.uint8] | NDArray[np.float32], study: Study, path: Path) -> None:
-    """Write [i, j, k] or [i, j, k, label]."""
+def _write(array: NDArray[np.uint8] | NDArray[np.float32], study: Study, path: Path, intent: str) -> None:
+    """Write [i, j, k] or [i, j, k, label]. The intent keeps results from being taken for images to segment."""
     if array.shape[:3] != study.grid:
         raise OutputError(f"the shape {array.shape[:3]} of the result is not that of its source, {study.grid}")
     image = _like_source(array, study) if study.source.kind == "nifti" else _in_scanner(array, study)
+    image.header.set_intent(intent)
     with atomic(path) as temporary:
         nibabel.save(image, temporary)
         _check(temporary, image, path)
@@ -72,13 +73,10 @@ def _like_source(array: NDArray[np.uint8] | NDArray[np.float32], study: Study) -
     header["cal_max"] = header["cal_min"] = 0  # the source's display window
     for text in {"descrip", "aux_file", "db_name", "intent_name"}.intersection(header.keys()):
         header[text] = b""  # free text of the source, where names of patients may stand
-    header["intent_code"] = 0
     header.extensions.clear()
     if array.ndim == 3:
         array = array.reshape(header.get_data_shape())
-    image = kind(array, affine, header)
-    image.header["pixdim"][:4] = header["pixdim"][:4]  # which a 2-D shape resets, and the qform needs
-    return image
+    return kind(array, affine, header)
 
 
 def _header(path: Path) -> tuple[Any, Any]:

@@ -23,9 +23,7 @@ def schedule(request) -> Schedule:
 @pytest.mark.parametrize("steps", STEPS)
 def test_paper_betas(steps):
     low, high = 0.2, 15.0
-    expected = [
-        1 - math.exp(-low / steps - (high - low) * (2 * t - 1) / (2 * steps**2)) for t in range(1, steps + 1)
-    ]
+    expected = [1 - math.exp(-low / steps - (high - low) * (2 * t - 1) / (2 * steps**2)) for t in range(1, steps + 1)]
     betas = paper_betas(steps, low, high)
     assert betas.dtype == torch.float64
     np.testing.assert_allclose(betas.numpy(), expected, **EXACT)

@@ -9,39 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from cdal_sdk.network import Generator, GeneratorConfig
+from cdal_sdk.network import Generator
+from tests.tiny_model import VOLUME, enliven
 
-TINY = GeneratorConfig(
-    image_channels=1,
-    label_channels=2,
-    image_size=16,
-    width=8,
-    multipliers=(1, 2),
-    blocks_per_level=1,
-    attention_resolutions=(8,),
-    encoder_blocks=1,
-    latent_size=5,
-    latent_width=8,
-    latent_layers=1,
-)
+TINY = replace(VOLUME.network, image_channels=1, label_channels=2, multipliers=(1, 2), latent_size=5)
 """The configuration that tests vary."""
 
 
 @pytest.fixture
 def make() -> Callable[..., Generator]:
-    """A function that makes a generator in eval mode: TINY with changes, all weights random.
-
-    A fresh generator is nearly the identity (its last layers start at almost zero), which would hide mistakes.
-    """
+    """A function that makes a generator in eval mode: TINY with changes, all weights random."""
 
     def build(**changes: Any) -> Generator:
-        generator = Generator(replace(TINY, **changes)).eval()
-        rng = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for parameter in generator.parameters():
-                scale = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.5
-                parameter.copy_(scale * torch.randn(parameter.shape, generator=rng))
-        return generator
+        return enliven(Generator(replace(TINY, **changes)).eval())
 
     return build
 

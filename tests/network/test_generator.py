@@ -162,13 +162,13 @@ def test_attention_sites_follow_image_size_and_not_the_tensor(make, inputs):
     attended = []
     for name, module in generator.named_modules():
         if name.endswith("query"):
-            module.register_forward_hook(lambda _, x, __, name=name: attended.append((name, x[0].shape[2])))
+            module.register_forward_hook(lambda _, x, __, name=name: attended.append((name, x[0].shape[-2])))
     with torch.no_grad():
         generator(*inputs(generator, size=(32, 32)))
-    assert attended == [
-        ("down.1.attentions.0.query", 16),
-        ("middle.1.query", 16),
-        ("up.0.attentions.0.query", 16),
+    assert attended == [  # name and positions that attend
+        ("down.1.attentions.0.query", 16 * 16),
+        ("middle.1.query", 16 * 16),
+        ("up.0.attentions.0.query", 16 * 16),
     ]
 
 

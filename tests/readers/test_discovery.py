@@ -86,6 +86,27 @@ def test_a_missing_path_is_wrong_usage(tmp_path):
         discover([tmp_path / "nowhere"])
 
 
+def test_a_missing_path_among_others_fails_alone(tmp_path):
+    write_nifti(tmp_path / "scan.nii.gz")
+    good, failed = discover([tmp_path / "scan.nii.gz", tmp_path / "nowhere.nii.gz"])
+    assert good.error is None
+    assert failed.case == "nowhere"
+    assert "nowhere.nii.gz: there is no such file" in str(failed.error)
+
+
+@pytest.mark.parametrize("intent", ["label", "estimate"])
+@pytest.mark.parametrize("name", ["mask.nii", "mask.nii.gz"])
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_segmentations_are_no_inputs(tmp_path, intent, name, kind):
+    write_nifti(tmp_path / "scan.nii.gz")
+    result = kind(np.zeros((3, 4, 5), np.uint8), np.eye(4))
+    result.header.set_intent(intent)
+    nibabel.save(result, tmp_path / name)
+    assert [files.case for files in discover([tmp_path])] == ["scan"]
+    (explicit,) = discover([tmp_path / name])
+    assert "a segmentation, not an image" in str(explicit.error)
+
+
 def test_nothing_to_segment_is_wrong_usage(tmp_path):
     (tmp_path / "README.txt").write_text("hello")
     with pytest.raises(UsageError, match="nothing to segment"):

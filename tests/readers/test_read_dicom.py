@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ACCESSION, AXIAL, BIRTH_DATE, PATIENT_ID, PATIENT_NAME, SAGITTAL, oblique, phantom
 from highdicom.legacy import LegacyConvertedEnhancedMRImage
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import MPEG4HP41, generate_uid
+from synthetic_dicom import ACCESSION, AXIAL, BIRTH_DATE, PATIENT_ID, PATIENT_NAME, SAGITTAL, oblique, phantom
 
 from cdal_sdk.errors import ReadError
 from cdal_sdk.readers import discover, read_study
@@ -67,6 +67,14 @@ def test_two_slices_at_one_position(write_series):
             ds.ImagePositionPatient = [-20.0, 35.5, 12.25 + 2 * 2.5]
 
     assert "same position, 17.25 mm" in refusal(write_series(change=doubled).folder)
+
+
+def test_two_slices_at_nearly_one_position_are_no_gap_for_the_others(write_series):
+    def doubled(index, ds):
+        if index == 3:
+            ds.ImagePositionPatient = [-20.0, 35.5, 12.25 + 2 * 2.5 + 0.1]
+
+    assert "same position" in refusal(write_series(change=doubled).folder)
 
 
 def test_uneven_spacing(write_series):

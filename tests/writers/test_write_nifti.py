@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from conftest import oblique
+from synthetic_dicom import oblique
 
 from cdal_sdk.errors import OutputError
 from cdal_sdk.readers import discover, read_study

@@ -16,10 +16,11 @@ from cdal_sdk.errors import TrainingError
 from cdal_sdk.network.embedding import sinusoidal_embedding
 from cdal_sdk.network.resample import FirDownsample, PyramidDownsample
 
-__all__ = ["Discriminator", "attention_map"]
+__all__ = ["SMALLEST_SIDE", "Discriminator", "attention_map"]
 
 _SLOPE = 0.2
 _LEVELS = 4  # halvings, the stem's included
+SMALLEST_SIDE = 2**_LEVELS
 
 
 class _DownBlock(nn.Module):
@@ -77,6 +78,16 @@ class Discriminator(nn.Module):
         h = F.leaky_relu(self.last(torch.cat([h, _minibatch_deviation(h)], dim=1)), _SLOPE)
         result: Tensor = self.logit(h.mean(dim=(2, 3))).squeeze(1)
         return result
+
+    def judge_real(self, x_previous: Tensor, x_t: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [b] of real pairs, and their gradient by x_{t-1} for the R1 penalty, [b, label, h, w].
+
+        One call for both: under mixed precision or on several devices the gradient must be taken inside the module.
+        """
+        x_previous = x_previous.detach().requires_grad_(True)
+        logit = self(x_previous, x_t, step)
+        (gradient,) = torch.autograd.grad(logit.sum(), x_previous, create_graph=True)
+        return logit, gradient
 
     def features(self, x_previous: Tensor, x_t: Tensor, step: Tensor, levels: int = _LEVELS) -> list[Tensor]:
         """Feature maps of the first `levels` levels, finest (half resolution) first."""

@@ -17,6 +17,7 @@ from cdal_sdk.errors import ModelError, UsageError
 from cdal_sdk.network import GeneratorConfig
 from cdal_sdk.slicing import Plan
 from cdal_sdk.study import Label
+from cdal_trainer.discriminator import SMALLEST_SIDE
 
 __all__ = ["Attention", "Augmentation", "Data", "Diffusion", "Discrimination", "Optimisation", "Recipe", "load_recipe"]
 
@@ -170,6 +171,27 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     polarity: Literal[1, -1] = 1
     provenance: Provenance = field(default_factory=Provenance)
+
+    def __post_init__(self) -> None:
+        counts = {
+            "data.validation_cases": self.data.validation_cases,
+            "data.validation_votes": self.data.validation_votes,
+            "diffusion.steps": self.diffusion.steps,
+            "discriminator.every": self.discriminator.every,
+            "optimisation.steps": self.optimisation.steps,
+            "optimisation.batch": self.optimisation.batch,
+            "optimisation.validate_every": self.optimisation.validate_every,
+        }
+        for name, value in counts.items():
+            if value < 1:
+                raise UsageError(f"{name} is {value}", remedy="give it at least 1")
+        crop, divisor = self.data.crop, self.network.divisor
+        if any(side % divisor for side in crop):
+            raise UsageError(f"data.crop is {crop}", remedy=f"give multiples of {divisor}")
+        if min(crop) < SMALLEST_SIDE:
+            raise UsageError(
+                f"data.crop is {crop}", remedy=f"give at least {SMALLEST_SIDE}, as the discriminator needs"
+            )
 
     def manifest(self, provenance: Provenance | None = None) -> Manifest:
         """The manifest of a model that this recipe trains."""

@@ -62,7 +62,8 @@ class TrainingState:
         self._d, self._d_optimiser = fabric.setup(
             self.discriminator, torch.optim.Adam(self.discriminator.parameters(), betas=betas)
         )
-        self._d.mark_forward_method("attention_features")
+        for method in ("attention_features", "judge_real"):
+            self._d.mark_forward_method(method)
         self.average = WeightAverage(self.generator, recipe.optimisation.ema)
         self.step = 0
         self.best = -math.inf

@@ -68,9 +68,7 @@ def discriminator_losses(
     """Non-saturating logistic loss on real and generated pairs, R1 on the real x_{t-1} (Algorithm 1, step 1)."""
     step, z = _draw(recipe, x0, rng)
     x_previous, x_t = _real_pair(x0, step, schedule, rng)
-    x_previous.requires_grad_(True)
-    logit = discriminator(x_previous, x_t, step)
-    (gradient,) = torch.autograd.grad(logit.sum(), x_previous, create_graph=True)
+    logit, gradient = discriminator.judge_real(x_previous, x_t, step)
     penalty = recipe.discriminator.r1_gamma / 2 * gradient.square().sum(dim=(1, 2, 3)).mean()
     with torch.no_grad():
         fake = schedule.posterior(generator(x_t, step, image, z), x_t, step, _noise(x0, rng))

@@ -1,0 +1,1 @@
+"""The SegDiff baseline, latency and accuracy benchmarks, and their reports."""

@@ -1,0 +1,224 @@
+"""Model folders: whole or refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import safetensors.torch
+import torch
+
+from bundle.conftest import MANIFEST, weights
+from cdal_sdk.bundle import (
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    checkpoint_content,
+    load_model,
+    read_manifest,
+    save_checkpoint,
+    store,
+    write_model_folder,
+)
+from cdal_sdk.errors import ModelError, OutputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model folder."""
+    write_model_folder(tmp_path / "tiny.cdal", MANIFEST, weights())
+    return tmp_path / "tiny.cdal"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint with the least that one holds."""
+    path = tmp_path / "best.pt"
+    save_checkpoint(checkpoint_content(MANIFEST, weights()), path)
+    return path
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    """Change entries of a folder's manifest behind its back."""
+    path = folder / MANIFEST_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_model(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_folder_loads_as_it_was_written(folder):
+    model = load_model(folder)
+    assert model.manifest.with_files({}) == MANIFEST
+    assert model.manifest.files.keys() == {WEIGHTS_FILE}
+    assert model.folder == folder
+    assert read_manifest(folder) == model.manifest
+    for name, value in model.generator.state_dict().items():
+        assert torch.equal(value, weights()[name])
+
+
+def test_a_loaded_generator_is_ready_for_inference(folder):
+    generator = load_model(str(folder)).generator
+    assert not generator.training
+    assert not any(p.requires_grad for p in generator.parameters())
+
+
+def test_a_folder_and_the_checkpoint_it_came_from_share_their_identity(folder, checkpoint):
+    model = load_model(checkpoint)
+    assert model.weights_sha256 == load_model(folder).weights_sha256
+    assert model.folder is None
+    assert model.manifest == MANIFEST
+    assert read_manifest(checkpoint) == MANIFEST
+
+
+def test_other_weights_have_another_identity(folder, tmp_path):
+    write_model_folder(tmp_path / "other", MANIFEST, weights(1))
+    assert load_model(folder).weights_sha256 != load_model(tmp_path / "other").weights_sha256
+
+
+def test_half_precision_halves_the_file_and_loads_in_float32(folder, tmp_path):
+    write_model_folder(tmp_path / "half", MANIFEST, weights(), half=True)
+    sizes = [(path / WEIGHTS_FILE).stat().st_size for path in (folder, tmp_path / "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    for name, value in load_model(tmp_path / "half").generator.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, weights()[name].half().float())
+
+
+def test_what_overflows_half_precision_is_refused_by_name(tmp_path):
+    spoilt = weights()
+    spoilt["out.bias"] = torch.full((3,), 7e4)
+    with pytest.raises(ModelError, match=r"'out.bias' overflows half precision"):
+        write_model_folder(tmp_path / "half", MANIFEST, spoilt, half=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_further_files_are_copied_and_hashed(tmp_path):
+    engine = tmp_path / "built"
+    engine.write_bytes(b"engine")
+    manifest = write_model_folder(tmp_path / "m", MANIFEST, weights(), extra_files={"engines/cpu/a.pt": engine})
+    assert manifest.files.keys() == {WEIGHTS_FILE, "engines/cpu/a.pt"}
+    load_model(tmp_path / "m")
+    (tmp_path / "m/engines/cpu/a.pt").write_bytes(b"tamper")
+    assert "'engines/cpu/a.pt' differs from its hash" in refusal(tmp_path / "m")
+
+
+def test_tampered_weights_are_refused(folder):
+    path = folder / WEIGHTS_FILE
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert f"'{WEIGHTS_FILE}' differs from its hash" in refusal(folder)
+
+
+def test_missing_weights_are_refused(folder):
+    (folder / WEIGHTS_FILE).unlink()
+    assert f"'{WEIGHTS_FILE}' is missing" in refusal(folder)
+
+
+def test_a_manifest_that_lists_no_weights_is_refused(folder):
+    edit(folder, files={})
+    assert "lists no weights" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["../secret", "a/../../secret", "/etc/hostname", "", "."])
+def test_a_manifest_s_files_stay_inside_the_folder(folder, name):
+    (folder.parent / "secret").write_bytes(b"secret")
+    edit(folder, files=read_manifest(folder).files | {name: "0" * 64})
+    assert f"'{name}' is missing" in refusal(folder)
+
+
+def test_a_folder_without_manifest_is_refused(folder):
+    (folder / MANIFEST_FILE).unlink()
+    assert f"holds no {MANIFEST_FILE}" in refusal(folder)
+
+
+def test_weights_of_another_network_are_refused(folder, checkpoint):
+    network = replace(MANIFEST.network, width=16)
+    edit(folder, network=msgspec.to_builtins(network))
+    assert "weights and manifest disagree" in refusal(folder)
+    less = {name: value for name, value in weights().items() if name != "out.bias"}
+    save_checkpoint(checkpoint_content(MANIFEST, less), checkpoint)
+    assert "the first being 'out.bias'" in refusal(checkpoint)
+
+
+def test_weights_that_are_no_safetensors_are_refused(folder):
+    (folder / WEIGHTS_FILE).write_bytes(b"nonsense")
+    manifest = read_manifest(folder)
+    edit(folder, files={WEIGHTS_FILE: store._sha256(folder / WEIGHTS_FILE)})
+    assert manifest.files
+    assert "the weights cannot be read" in refusal(folder)
+
+
+def test_an_unknown_name_lists_what_there_is():
+    with pytest.raises(ModelError, match=r"no model 'nowhere'; give a model folder, a checkpoint, or one of"):
+        load_model("nowhere")
+
+
+def test_writing_again_replaces_the_folder(folder):
+    stale = folder / "stale.txt"
+    stale.touch()
+    write_model_folder(folder, replace(MANIFEST, votes=9), weights(1))
+    model = load_model(folder)
+    assert model.manifest.votes == 9
+    assert torch.equal(model.generator.state_dict()["label_conv.weight"], weights(1)["label_conv.weight"])
+    assert not stale.exists()
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_another_folder_is_never_replaced(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/cat.png").touch()
+    with pytest.raises(OutputError, match="no model folder"):
+        write_model_folder(tmp_path / "photos", MANIFEST, weights())
+    assert (tmp_path / "photos/cat.png").exists()
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["full disk", "interrupt"])
+def test_an_interrupted_write_leaves_the_old_folder_whole(folder, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(store, "manifest_to_json", fail)
+    with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt):
+        write_model_folder(folder, replace(MANIFEST, votes=9), weights(1))
+    assert load_model(folder).manifest.votes == MANIFEST.votes
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_swap_that_fails_brings_the_old_folder_back(folder, monkeypatch):
+    replace_path = Path.replace
+
+    def fail(self, target):
+        if Path(target) == folder and "-old-" not in self.name:
+            raise OSError("refused")
+        return replace_path(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OutputError):
+        write_model_folder(folder, replace(MANIFEST, votes=9), weights(1))
+    monkeypatch.undo()
+    assert load_model(folder).manifest.votes == MANIFEST.votes
+
+
+def test_a_missing_further_file_leaves_nothing_behind(tmp_path):
+    with pytest.raises(OutputError):
+        write_model_folder(tmp_path / "m", MANIFEST, weights(), extra_files={"engine": tmp_path / "nowhere"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_moved_folder_still_loads(folder):
+    shutil.move(folder, folder.parent / "elsewhere")
+    load_model(folder.parent / "elsewhere")
+
+
+def test_weights_are_plain_safetensors(folder):
+    assert safetensors.torch.load_file(folder / WEIGHTS_FILE).keys() == weights().keys()

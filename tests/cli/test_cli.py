@@ -1,0 +1,107 @@
+"""The command line as a user and as a script see it: exit codes, one-sentence errors, speed of start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.segmenter.conftest import planar_model, volume_model, write_volume  # noqa: F401 - fixtures
+
+
+def cdal(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cdal_sdk.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603
+
+
+def one_sentence(result: subprocess.CompletedProcess[str]) -> str:
+    """The error of a run, which is a single line and no traceback."""
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def test_every_case_fine_is_0(volume_model: Path, tmp_path: Path) -> None:  # noqa: F811
+    write_volume(tmp_path / "in/a.nii.gz")
+    result = cdal("segment", tmp_path / "in", "--out", tmp_path / "out", "--model", volume_model, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == json.loads((tmp_path / "out/report.json").read_text())
+    assert result.stderr == "", "quiet when not a terminal"
+
+
+def test_some_failed_is_1_and_the_others_are_written(volume_model: Path, tmp_path: Path) -> None:  # noqa: F811
+    write_volume(tmp_path / "in/good.nii.gz")
+    (tmp_path / "in/text.dcm").write_text("this is no DICOM")
+    missing = tmp_path / "in/missing.nii.gz"
+    result = cdal("segment", tmp_path / "in", missing, "--out", tmp_path / "out", "--model", volume_model)
+    assert result.returncode == 1
+    assert (tmp_path / "out/good.nii.gz").exists()
+    statuses = {c["case"]: c["status"] for c in json.loads((tmp_path / "out/report.json").read_text())["cases"]}
+    assert statuses == {"good": "ok", "text": "failed", "missing": "failed"}
+    assert "text.dcm" in result.stderr
+    assert "missing.nii.gz" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere: there is no such file or folder"),
+        (["empty"], "nothing to segment"),
+        (["in", "--model", "nothing"], "there is no model 'nothing'"),
+        (["in", "--engine", "warp"], "there is no engine 'warp'"),
+        (["in", "--device", "abacus"], "there is no device 'abacus'"),
+        (["in", "--votes", "0"], "votes is 0"),
+        (["in", "--format", "gif"], "there is no format 'gif'"),
+    ],
+)
+def test_wrong_usage_is_2(tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    write_volume(tmp_path / "in/a.nii.gz")
+    result = cdal("segment", *arguments, "--out", "out")
+    assert result.returncode == 2
+    assert message in one_sentence(result)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_option_is_2() -> None:
+    assert cdal("segment", "--no-such-option").returncode == 2
+
+
+def test_info(volume_model: Path) -> None:  # noqa: F811
+    assert "cdal-sdk" in cdal("info").stdout
+    text = cdal("info", volume_model).stdout
+    assert "1 Anterior, 2 Posterior" in text
+    assert json.loads(cdal("info", volume_model, "--json").stdout)["name"] == "tiny-volume"
+
+
+def test_help_lists_every_command() -> None:
+    text = cdal("--help").stdout
+    for command in ("segment", "info", "example", "import-published", "export", "train"):
+        assert command in text
+
+
+def test_start_is_instant() -> None:
+    """The bounds of the contract, with room for a busy machine: the best of several runs counts."""
+
+    def best(*command: str) -> float:
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *command], check=True, capture_output=True)  # noqa: S603
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    nothing = best("-c", "pass")
+    assert best("-c", "import cdal_sdk") - nothing < 0.1
+    assert best("-m", "cdal_sdk.cli", "--help") < 0.5
+
+
+def test_importing_the_sdk_loads_nothing_heavy() -> None:
+    code = "import sys, cdal_sdk; print(sorted({'torch', 'monai', 'pydicom', 'nibabel', 'scipy', 'typer'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,155 @@
+"""Export: what is written runs like the checkpoint, and what disagrees is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cdal_export.exporter import export_model
+from cdal_export.gate import Agreement, Limits, compare
+from tests.segmenter.conftest import write_volume
+from tests.tiny_model import PLANAR, VOLUME, save_tiny, tiny_generator
+
+from cdal_sdk import Segmenter
+from cdal_sdk.bundle import checkpoint_content, load_model, read_manifest, save_checkpoint
+from cdal_sdk.engines import Engine, Sampling, VoteMaps
+from cdal_sdk.engines.eager import TorchEngine
+from cdal_sdk.engines.torchscript import TorchScriptEngine
+from cdal_sdk.errors import GateError, ModelError, OutputError
+from cdal_sdk.example import example_study
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    save_checkpoint(checkpoint_content(VOLUME, tiny_generator(VOLUME).state_dict()), tmp_path / "best.pt")
+    return tmp_path / "best.pt"
+
+
+def test_an_exported_model_gives_the_checkpoints_masks(checkpoint: Path, tmp_path: Path) -> None:
+    exported = export_model(checkpoint, tmp_path / "best.cdal", seed=3, votes=4)
+
+    assert (exported.manifest.seed, exported.manifest.votes) == (3, 4)
+    assert exported.agreement.flips == 0
+    path = write_volume(tmp_path / "a.nii.gz")
+    ours = Segmenter(tmp_path / "best.cdal")(path)
+    theirs = Segmenter(checkpoint, seed=3, votes=4, engine="torch")(path)
+    np.testing.assert_allclose(ours.probability, theirs.probability, atol=1e-5)
+
+
+def test_the_stored_engine_is_used_exactly_when_it_fits(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_model(checkpoint, tmp_path / "best.cdal", half=True)
+    loaded: list[Path] = []
+    load = TorchScriptEngine.load
+    monkeypatch.setattr(
+        TorchScriptEngine, "load", classmethod(lambda cls, path, device: loaded.append(path) or load(path, device))
+    )
+
+    Segmenter(tmp_path / "best.cdal")
+    assert len(loaded) == 1
+    Segmenter(tmp_path / "best.cdal", seed=9)
+    Segmenter(tmp_path / "best.cdal", votes=1)
+    assert len(loaded) == 1, "another seed or vote count needs another engine"
+
+
+def test_half_precision_halves_the_weights_and_the_engine_computes_with_them(checkpoint: Path, tmp_path: Path) -> None:
+    full, half = (export_model(checkpoint, tmp_path / name, half=name == "half") for name in ("full", "half"))
+
+    size = {e.folder.name: (e.folder / "weights.safetensors").stat().st_size for e in (full, half)}
+    assert size["half"] < 0.75 * size["full"]
+    images = np.random.default_rng(0).random((2, 3, 8, 12)).astype(np.float32)
+    scripted = Segmenter(half.folder, engine="torchscript").engine.run(images)
+    eager = Segmenter(half.folder, engine="torch").engine.run(images)
+    np.testing.assert_allclose(scripted.mean, eager.mean, atol=1e-5)
+
+
+def test_a_model_folder_exports_again(checkpoint: Path, tmp_path: Path) -> None:
+    first = export_model(checkpoint, tmp_path / "first")
+    second = export_model(first.folder, tmp_path / "second")
+    assert load_model(first.folder).weights_sha256 == load_model(second.folder).weights_sha256
+
+
+def test_planar_models_and_real_images(tmp_path: Path) -> None:
+    planar = save_tiny(PLANAR, tmp_path / "planar")
+    assert export_model(planar, tmp_path / "a").gate_images == "a synthetic image"
+    volume = save_tiny(VOLUME, tmp_path / "volume")
+    write_volume(tmp_path / "data/x.nii.gz")
+    assert "1 case(s)" in export_model(volume, tmp_path / "b", data=tmp_path / "data").gate_images
+
+
+def test_an_engine_that_disagrees_is_refused_and_nothing_written(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One weight of the traced graph differs from the reference's."""
+    import cdal_export.exporter as exporter
+
+    trace = exporter.trace
+
+    def broken(generator: torch.nn.Module, sampling: Sampling) -> torch.jit.ScriptModule:
+        with torch.no_grad():
+            generator.out.weight.neg_()  # type: ignore[operator,union-attr]
+        return trace(generator, sampling)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(exporter, "trace", broken)
+    with pytest.raises(GateError, match="torchscript.*disagrees with the float32 reference"):
+        export_model(checkpoint, tmp_path / "best.cdal")
+    assert not (tmp_path / "best.cdal").exists()
+
+
+class Altered:
+    """An engine whose answers are changed on the way out."""
+
+    name = "altered"
+    device = "cpu"
+
+    def __init__(self, engine: Engine, change: float) -> None:
+        self.engine, self.change = engine, change
+
+    def run(self, images: np.ndarray) -> VoteMaps:
+        mean, spread = self.engine.run(images)
+        return VoteMaps(mean + np.float32(self.change) * np.arange(3, dtype=np.float32)[:, None, None], spread)
+
+
+def reference() -> TorchEngine:
+    sampling = Sampling(VOLUME.schedule, (3, *VOLUME.plan.canvas), VOLUME.votes, VOLUME.seed)
+    return TorchEngine(tiny_generator(VOLUME), sampling, "cpu")
+
+
+@pytest.mark.parametrize(("change", "passes"), [(0.0, True), (1.0, False), (float("nan"), False), (float("inf"), False)])
+def test_the_gate(change: float, passes: bool) -> None:
+    agreement = compare(Altered(reference(), change), reference(), VOLUME, [example_study()])
+    assert agreement.passes(Limits()) is passes
+    assert agreement.finite is bool(np.isfinite(change))
+
+
+def test_each_limit_counts() -> None:
+    fine = Agreement({"a": 0.999}, 0.0, 0.0, 0.0, finite=True, images=1)
+    assert fine.passes(Limits())
+    for worse in (
+        Agreement({"a": 0.999, "b": 0.99}, 0.0, 0.0, 0.0, finite=True, images=1),
+        Agreement({"a": 0.999}, 0.0021, 0.0, 0.0, finite=True, images=1),
+        Agreement({"a": 0.999}, 0.0, 0.0, 0.0, finite=False, images=1),
+    ):
+        assert not worse.passes(Limits())
+
+
+def test_errors(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no model"):
+        export_model(tmp_path / "nothing.pt", tmp_path / "out")
+    (tmp_path / "busy").mkdir()
+    (tmp_path / "busy/thesis.doc").write_text("precious")
+    with pytest.raises(OutputError, match="no model folder"):
+        export_model(checkpoint, tmp_path / "busy")
+    assert (tmp_path / "busy/thesis.doc").read_text() == "precious"
+
+
+def test_the_manifest_lists_every_file(checkpoint: Path, tmp_path: Path) -> None:
+    folder = export_model(checkpoint, tmp_path / "best.cdal").folder
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {"manifest.json"}
+    assert set(read_manifest(folder).files) == files
+    fingerprint = json.loads((folder / "engines/cpu.json").read_text())
+    assert fingerprint["weights"] == load_model(folder).weights_sha256

@@ -1,0 +1,174 @@
+"""A run into a folder: outputs, report, skipping, failing alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+from tests.conftest import WriteSeries
+from tests.synthetic_dicom import ACCESSION, BIRTH_DATE, PATIENT_ID, PATIENT_NAME
+from tests.segmenter.conftest import write_volume
+
+from cdal_sdk import Segmenter, segment_cases
+from cdal_sdk.readers import discover
+from cdal_sdk.segmenter import Format
+
+
+def run(model: Path, source: Path, out: Path, *, formats: tuple[Format, ...] = (), **settings: Any) -> dict[str, Any]:
+    """Segment everything in a folder; returns the report, checked to be what is on disk, by case."""
+    overwrite = settings.pop("overwrite", False)
+    segmenter = Segmenter(model, **{"engine": "torch", **settings})  # eager: tracing takes longer than all else here
+    report = segment_cases(segmenter, discover([source]), out, formats=formats, overwrite=overwrite)
+    on_disk = json.loads((out / "report.json").read_text())
+    assert on_disk == json.loads(report.to_json())
+    return {case["case"]: case for case in on_disk["cases"]}
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    write_volume(tmp_path / "in/a.nii.gz", 0)
+    write_volume(tmp_path / "in/deeper/b.nii", 1)
+    return tmp_path / "in"
+
+
+def files_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_outputs_and_report(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    cases = run(volume_model, inputs, tmp_path / "out", formats=("probability",), seed=4, votes=2)
+
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert {key: report[key] for key in ("model", "engine", "seed", "votes")} == {
+        "model": "tiny-volume", "engine": "torch", "seed": 4, "votes": 2,
+    }  # fmt: skip
+    expected = {"report.json"}
+    for case in "ab":
+        expected |= {f"{folder}{case}.nii.gz" for folder in ("", "probability/", "spread/")}
+        expected.add(f"previews/{case}.png")
+    assert files_in(tmp_path / "out") == expected
+    assert set(cases["a"]) >= {"case", "status", "error", "source", "outputs", "labels", "mean_spread", "timing_ms"}
+    assert cases["a"]["status"] == "ok"
+    assert cases["a"]["source"] == "a.nii.gz"
+    assert set(cases["a"]["timing_ms"]) == {"read", "prepare", "engine", "restore", "write"}
+    assert set(cases["a"]["labels"]) == {"Anterior", "Posterior"}
+    assert {name for case in cases.values() for name in case["outputs"]} == expected - {"report.json"}
+
+    source, mask = (nibabel.load(path) for path in (inputs / "a.nii.gz", tmp_path / "out/a.nii.gz"))
+    np.testing.assert_array_equal(mask.affine, source.affine)
+    assert mask.get_data_dtype() == np.uint8
+    assert mask.shape == source.shape
+    assert int(mask.header["sform_code"]) == 2
+    counted = (np.asarray(mask.dataobj) == 1).sum() * 1.2 / 1000
+    assert cases["a"]["labels"]["Anterior"]["volume_ml"] == pytest.approx(counted, abs=1e-4)
+
+
+def test_an_unchanged_case_is_skipped(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = run(volume_model, inputs, out)
+    before = (out / "a.nii.gz").stat().st_mtime_ns
+
+    second = run(volume_model, inputs, out)
+
+    assert [case["status"] for case in second.values()] == ["skipped", "skipped"]
+    assert (out / "a.nii.gz").stat().st_mtime_ns == before
+    assert second["a"]["labels"] == first["a"]["labels"]
+    assert [case["status"] for case in run(volume_model, inputs, out).values()] == ["skipped", "skipped"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"votes": 1}, {"engine": "torchscript"}, {"formats": ("probability",)}, {"overwrite": True}]
+)
+def test_a_changed_setting_redoes_every_case(
+    volume_model: Path, inputs: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    run(volume_model, inputs, tmp_path / "out")
+    again = run(volume_model, inputs, tmp_path / "out", **change)
+    assert [case["status"] for case in again.values()] == ["ok", "ok"]
+
+
+def test_a_changed_input_or_lost_output_redoes_that_case(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(volume_model, inputs, out)
+    write_volume(inputs / "a.nii.gz", seed=9)
+    assert [case["status"] for case in run(volume_model, inputs, out).values()] == ["ok", "skipped"]
+    (out / "previews/b.png").unlink()
+    assert [case["status"] for case in run(volume_model, inputs, out).values()] == ["skipped", "ok"]
+
+
+def test_no_result_of_an_older_run_stays_beside_a_failure(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(volume_model, inputs, out, formats=("probability",))
+    whole = (inputs / "a.nii.gz").read_bytes()
+    (inputs / "a.nii.gz").write_bytes(whole[:300])
+
+    cases = run(volume_model, inputs, out, formats=("probability",))
+
+    assert cases["a"]["status"] == "failed"
+    assert cases["a"]["outputs"] == []
+    assert "a.nii.gz" in cases["a"]["error"]
+    assert str(tmp_path) not in cases["a"]["error"], "folders may be named after patients"
+    assert not [name for name in files_in(out) if Path(name).name.startswith("a.")]
+    assert cases["b"]["status"] == "skipped"
+
+
+def test_a_case_that_cannot_be_written_fails_alone(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "previews/a.png").mkdir(parents=True)  # something is in the way
+
+    cases = run(volume_model, inputs, out)
+
+    assert [case["status"] for case in cases.values()] == ["failed", "ok"]
+    assert "a.png" in cases["a"]["error"]
+    assert not (out / "a.nii.gz").exists(), "half a case is no case"
+
+
+def test_an_interrupted_run_leaves_a_valid_report(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    out, segmenter = tmp_path / "out", Segmenter(volume_model, engine="torch")
+
+    def interrupt(case: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        segment_cases(segmenter, discover([inputs]), out, on_case=interrupt)
+
+    report = json.loads((out / "report.json").read_text())
+    assert [case["status"] for case in report["cases"]] == ["ok"]
+    assert "skipped" in {case["status"] for case in run(volume_model, inputs, out).values()}
+
+
+def test_dicom_becomes_a_segmentation_and_names_no_patient(
+    volume_model: Path, write_series: WriteSeries, tmp_path: Path
+) -> None:
+    series = write_series(PATIENT_NAME)  # also the folder's name
+    cases = run(volume_model, series.folder, tmp_path / "out", formats=("nifti",))
+
+    case = cases[series.uid]
+    assert case["status"] == "ok"
+    assert case["outputs"] == [f"{series.uid}.dcm", f"{series.uid}.nii.gz", f"previews/{series.uid}.png"]
+    np.testing.assert_allclose(nibabel.load(tmp_path / f"out/{series.uid}.nii.gz").affine, series.affine, atol=1e-5)
+    for path in (tmp_path / "out").rglob("*"):
+        if path.is_file() and path.suffix != ".dcm":
+            content = path.read_bytes()
+            for secret in (PATIENT_NAME, PATIENT_ID, BIRTH_DATE, ACCESSION):
+                assert secret.encode() not in content, path.name
+
+
+def test_pictures(planar_model: Path, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (20, 30), dtype=np.uint8)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(values).save(tmp_path / "in/x.png")
+
+    cases = run(planar_model, tmp_path / "in", tmp_path / "out")
+
+    mask = np.asarray(Image.open(tmp_path / "out/x.png"))
+    assert mask.shape == (20, 30)
+    assert set(np.unique(mask)) == {0, 255}
+    size = cases["x"]["labels"]["Anterior"]
+    assert size["area_px"] == (mask == 255).sum()
+    assert "area_mm2" not in size, "the spacing is not known"

@@ -1,0 +1,68 @@
+"""A Decathlon folder of three small cases, and a recipe that a test can train on them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from cdal_sdk.slicing import Domain
+from cdal_trainer.recipe import Augmentation, Data, Recipe, load_recipe
+from tests.tiny_model import VOLUME
+
+NAMES = ("one", "two", "three")
+GRID = (20, 8, 12)
+AFFINE = np.array([[-1.0, 0, 0, 5], [0, 0, 1.0, -7], [0, 1.0, 0, 3], [0, 0, 0, 1]])
+
+
+def write_case(folder: Path, name: str, label: np.ndarray | None = None, affine: np.ndarray | None = None) -> None:
+    """An image whose labels are brighter than the rest, and its label map."""
+    rng = np.random.default_rng(sum(name.encode()))
+    truth = np.zeros(GRID, np.uint8)
+    truth[5:13, 2:6, 2:9] = 1
+    truth[10:13, 2:6, 2:9] = 2
+    image = rng.normal(size=GRID).astype(np.float32) + 3 * truth
+    for part, values, where in (
+        ("imagesTr", image, AFFINE),
+        ("labelsTr", truth if label is None else label, AFFINE if affine is None else affine),
+    ):
+        (folder / part).mkdir(exist_ok=True)
+        nibabel.Nifti1Image(values, where).to_filename(folder / part / f"{name}.nii.gz")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The folder."""
+    folder = tmp_path / "Task"
+    folder.mkdir()
+    entries = []
+    for name in NAMES:
+        write_case(folder, name)
+        entries.append({"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"})
+    (folder / "dataset.json").write_text(json.dumps({"training": entries}))
+    return folder
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    """The hippocampus recipe, made tiny: its every feature is on."""
+    bundled = load_recipe("hippocampus")
+    return replace(
+        bundled,
+        network=VOLUME.network,
+        plan=replace(bundled.plan, canvas=(32, 32), divisor=2, domain=Domain()),
+        data=Data(folds=3, crop=(16, 16), validation_cases=1),
+        diffusion=replace(bundled.diffusion, votes=2),
+        attention=replace(bundled.attention, scale=8),
+        discriminator=replace(bundled.discriminator, width=4, time_width=8, every=2),
+        optimisation=replace(bundled.optimisation, steps=6, batch=2, warmup=2, validate_every=3),
+        augmentation=replace(bundled.augmentation, affine=0.5, gamma=0.5, bias=0.5, noise=0.5, blur=0.5),
+    )
+
+
+PLAIN = Augmentation()
+"""No augmentation at all."""

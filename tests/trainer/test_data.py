@@ -1,0 +1,204 @@
+"""Training data: what is wrong with a folder is said with the file's name, and batches depend on nothing hidden."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cdal_sdk.errors import TrainingError
+from cdal_trainer.data import PreparedCase, SliceBatches, decathlon_cases, prepare_case, split_folds
+from trainer.conftest import AFFINE, GRID, PLAIN, write_case
+
+
+def prepared(data: Path, recipe, name: str = "one") -> PreparedCase:
+    (case,) = (case for case in decathlon_cases(data) if case.name == name)
+    return prepare_case(case, recipe.plan, {1, 2})
+
+
+def refusal(action: Callable[[], object], *named: object) -> str:
+    with pytest.raises(TrainingError) as caught:
+        action()
+    for name in named:
+        assert str(name) in str(caught.value)
+    return str(caught.value)
+
+
+class TestFolder:
+    def test_cases_are_listed_in_order(self, data):
+        cases = decathlon_cases(data)
+        assert [case.name for case in cases] == ["one", "two", "three"]
+        assert cases[1].label == data / "labelsTr/two.nii.gz"
+
+    def test_a_missing_index_is_named(self, tmp_path):
+        refusal(lambda: decathlon_cases(tmp_path), tmp_path / "dataset.json", "Decathlon")
+
+    @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"training": [1]}', '{"training": [{"image": "a"}]}', "\xff"])
+    def test_an_unusable_index_is_named(self, data, text):
+        (data / "dataset.json").write_text(text, encoding="latin-1")
+        refusal(lambda: decathlon_cases(data), data / "dataset.json", "lists no 'training'")
+
+    def test_an_empty_index_is_refused(self, data):
+        (data / "dataset.json").write_text('{"training": []}')
+        refusal(lambda: decathlon_cases(data), "lists no cases")
+
+    @pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])
+    def test_a_missing_file_is_named(self, data, part):
+        (data / part / "two.nii.gz").unlink()
+        refusal(lambda: decathlon_cases(data), data / part / "two.nii.gz", "does not exist")
+
+    def test_two_cases_of_one_name_are_refused(self, data):
+        index = json.loads((data / "dataset.json").read_text())
+        index["training"].append(index["training"][0])
+        (data / "dataset.json").write_text(json.dumps(index))
+        refusal(lambda: decathlon_cases(data), "two cases named 'one'")
+
+
+class TestCase:
+    def test_labels_lie_on_their_image(self, data, recipe):
+        """From LSA voxels to RAS slices, padded at the far edges: the labels are where the image is bright."""
+        case = prepared(data, recipe)
+        assert case.images.shape == (8, 3, 20, 12)
+        assert case.labels.shape == (8, 20, 12)
+        assert set(np.unique(case.labels)) == {0, 1, 2}
+        middle = case.images[:, 1]
+        for value in (1, 2):
+            assert middle[case.labels == value].mean() > middle[case.labels == value - 1].mean() + 0.2
+
+    def test_labels_follow_a_resampled_image(self, data, recipe):
+        plan = replace(recipe.plan, spacing_mm=(0.5, 1.0, 0.5), canvas=(48, 48), divisor=16)
+        case = prepared(data, replace(recipe, plan=plan))
+        assert case.images.shape[2:] == case.labels.shape[1:] == (48, 16)
+        assert len(case.labels) == 16
+        share = (case.labels > 0).sum() / (40 * 12 * 16)
+        assert share == pytest.approx(8 * 4 * 7 / np.prod(GRID), rel=0.01)
+        middle = case.images[:, 1]
+        assert middle[case.labels == 2].mean() > middle[(case.labels == 0) & (middle > 0)].mean() + 0.3
+
+    def test_a_label_map_on_another_grid_is_named(self, data, recipe):
+        write_case(data, "one", label=np.zeros((20, 8, 13), np.uint8))
+        refusal(lambda: prepared(data, recipe), data / "labelsTr/one.nii.gz", "(20, 8, 13)", GRID)
+
+    def test_a_label_map_elsewhere_is_named(self, data, recipe):
+        moved = AFFINE.copy()
+        moved[0, 3] += 2
+        write_case(data, "one", affine=moved)
+        refusal(lambda: prepared(data, recipe), data / "labelsTr/one.nii.gz", "lies elsewhere")
+
+    @pytest.mark.parametrize("value", [3, 0.5])
+    def test_a_value_that_is_no_label_is_named(self, data, recipe, value):
+        label = np.zeros(GRID, np.float32)
+        label[0, 0, 0] = value
+        write_case(data, "one", label=label)
+        refusal(lambda: prepared(data, recipe), data / "labelsTr/one.nii.gz", f"the value {value}")
+
+    @pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])
+    def test_a_damaged_file_is_named(self, data, recipe, part):
+        path = data / part / "one.nii.gz"
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:400]))
+        refusal(lambda: prepared(data, recipe), path)
+
+    def test_a_case_larger_than_the_canvas_is_named(self, data, recipe):
+        small = replace(recipe, plan=replace(recipe.plan, canvas=(8, 8)))
+        refusal(lambda: prepared(data, small), data / "imagesTr/one.nii.gz", "(20, 12)", "canvas (8, 8)")
+
+    def test_other_channels_are_refused(self, data, recipe):
+        colour = replace(recipe, plan=replace(recipe.plan, channels=3))
+        refusal(lambda: prepared(data, colour), "gray image")
+
+
+class TestFolds:
+    names = tuple(f"case_{i:03d}" for i in range(23))
+
+    def test_every_case_is_held_out_once(self):
+        held_out = [name for fold in range(5) for name in split_folds(list(self.names), 5, fold)[1]]
+        assert sorted(held_out) == sorted(self.names)
+
+    @pytest.mark.parametrize("fold", range(5))
+    def test_no_case_is_on_both_sides_and_none_is_lost(self, fold):
+        training, held_out = split_folds(list(self.names), 5, fold)
+        assert not set(training) & set(held_out)
+        assert set(training) | set(held_out) == set(self.names)
+        assert len(held_out) in (4, 5)
+
+    def test_order_of_the_list_does_not_matter(self):
+        shuffled = list(self.names)
+        random.Random(0).shuffle(shuffled)
+        for side, other in zip(split_folds(list(self.names), 4, 1), split_folds(shuffled, 4, 1), strict=True):
+            assert set(side) == set(other)
+
+    def test_they_are_dealt_by_hash_and_not_by_name(self):
+        """These very cases must stay held out: a bundled model's figures rest on them."""
+        assert split_folds(list(self.names), 8, 0)[1] == ["case_003", "case_019", "case_020"]
+
+    @pytest.mark.parametrize(("folds", "fold"), [(5, 5), (5, -1), (1, 0), (30, 29)])
+    def test_a_fold_that_cannot_be_is_refused(self, folds, fold):
+        with pytest.raises(TrainingError, match="fold"):
+            split_folds(list(self.names), folds, fold)
+
+
+class TestBatches:
+    @pytest.fixture
+    def cases(self, data, recipe) -> list[PreparedCase]:
+        return [prepared(data, recipe, name) for name in ("one", "two", "three")]
+
+    def test_shape_and_type(self, cases, recipe):
+        images, labels = SliceBatches(cases, recipe)[0]
+        assert (images.shape, images.dtype) == ((2, 3, 16, 16), torch.float32)
+        assert (labels.shape, labels.dtype) == ((2, 16, 16), torch.uint8)
+        assert len(SliceBatches(cases, recipe)) == 6
+
+    def test_a_batch_is_a_function_of_seed_rank_and_step(self, cases, recipe):
+        first, again = SliceBatches(cases, recipe), SliceBatches(cases, recipe)
+        np.random.seed(1)  # noqa: NPY002 - what must not matter
+        random.seed(1)
+        torch.manual_seed(1)
+        expected = [again[step] for step in (4, 0, 2)]
+        for step, (images, labels) in zip((4, 0, 2), expected, strict=True):
+            assert torch.equal(first[step][0], images)
+            assert torch.equal(first[step][1], labels)
+
+    def test_any_other_seed_rank_or_step_gives_another(self, cases, recipe):
+        other_seed = replace(recipe, optimisation=replace(recipe.optimisation, seed=1))
+        images = [
+            SliceBatches(cases, recipe)[0][0],
+            SliceBatches(cases, recipe)[1][0],
+            SliceBatches(cases, recipe, rank=1)[0][0],
+            SliceBatches(cases, other_seed)[0][0],
+        ]
+        for i, image in enumerate(images):
+            assert not any(torch.equal(image, other) for other in images[i + 1 :])
+
+    def test_images_and_labels_are_cut_from_the_same_place(self, cases, recipe):
+        plain = replace(recipe, augmentation=PLAIN)
+        batches = map(SliceBatches(cases, plain).__getitem__, range(6))
+        images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        slices = {}
+        for case in cases:
+            for image, label in zip(case.images, case.labels, strict=True):
+                slices.update({image[:, r : r + 16].tobytes(): label[r : r + 16] for r in range(5)})
+        for image, label in zip(images.numpy(), labels.numpy(), strict=True):
+            expected = slices[np.ascontiguousarray(image[:, :, :12]).tobytes()]
+            np.testing.assert_array_equal(label[:, :12], expected)
+            assert not label[:, 12:].any()  # padded at the far edge
+            assert not image[:, :, 12:].any()
+
+    @pytest.mark.parametrize("share", [0.0, 1.0])
+    def test_share_of_slices_with_a_label(self, cases, recipe, share):
+        """Slices without one are every second here; a share of 1 never draws them."""
+        settings = replace(recipe.data, foreground_share=share)
+        big = replace(recipe.optimisation, batch=40)
+        batches = SliceBatches(cases, replace(recipe, augmentation=PLAIN, data=settings, optimisation=big))
+        found = batches[0][1].flatten(1).any(dim=1).float().mean()
+        assert found == 1 if share else 0.2 < found < 0.8
+
+    def test_no_label_anywhere_is_refused(self, cases, recipe):
+        empty = [replace(case, labels=np.zeros_like(case.labels)) for case in cases]
+        refusal(lambda: SliceBatches(empty, recipe), "no training case holds any label")

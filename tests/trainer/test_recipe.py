@@ -1,0 +1,96 @@
+"""Recipes: every bundled one holds, and what is wrong with another is said by its name."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from cdal_sdk.diffusion import paper_betas, published_betas
+from cdal_sdk.errors import UsageError
+from cdal_trainer.recipe import load_recipe
+
+BUNDLED = [Path(e.name).stem for e in resources.files("cdal_trainer.recipes").iterdir() if e.name.endswith(".toml")]
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        load_recipe("hippocampus", overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_recipes_hold(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.provenance.licence
+    manifest = recipe.manifest()
+    assert (manifest.network, manifest.plan, manifest.labels) == (recipe.network, recipe.plan, recipe.labels)
+    assert all(side % manifest.plan.divisor == 0 for side in recipe.data.crop)
+
+
+def test_hippocampus_is_the_paper_s_network():
+    recipe = load_recipe("hippocampus")
+    assert [label.name for label in recipe.labels] == ["Anterior", "Posterior"]
+    assert (recipe.diffusion.steps, recipe.diffusion.votes) == (2, 5)
+    assert recipe.network.multipliers == (1, 2, 2, 2)
+
+
+def test_a_file_of_one_s_own(tmp_path):
+    bundled = resources.files("cdal_trainer.recipes") / "hippocampus.toml"
+    path = tmp_path / "mine.toml"
+    path.write_text(bundled.read_text().replace('name = "hippocampus"', 'name = "mine"'))
+    assert load_recipe(path).name == "mine"
+    assert load_recipe(str(path)) == load_recipe(path)
+
+
+def test_overrides():
+    overrides = ("optimisation.batch=8", "data.crop=[32, 32]", "name = other", "attention.scale=0")
+    recipe = load_recipe("hippocampus", overrides)
+    assert recipe.optimisation.batch == 8
+    assert recipe.data.crop == (32, 32)
+    assert recipe.name == "other"
+    assert recipe.attention.scale is None
+
+
+def test_the_schedule_is_the_one_asked_for():
+    assert load_recipe("hippocampus").manifest().betas == tuple(paper_betas(2).tolist())
+    published = load_recipe("hippocampus", ("diffusion.schedule=published", "diffusion.steps=4")).manifest()
+    assert published.betas == tuple(published_betas(4).double().tolist())
+
+
+def test_an_unknown_recipe_lists_what_there_is():
+    with pytest.raises(UsageError, match=r"no recipe 'brain'.*hippocampus"):
+        load_recipe("brain")
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("optimisation.bach=8", "optimisation.bach"),
+        ("surprise=8", "surprise"),
+        ("plan.domain.surprise=1", "plan.domain.surprise"),
+        ("optimisation.batch=many", "optimisation.batch"),
+        ("attention.norm=none-such", "attention.norm"),
+        ("network.width=7", "width is 7"),
+        ("plan.context=2", "image channels"),
+        ("plan.divisor=4", "sizes"),
+        ("diffusion.beta_max=-500.0", "no schedule"),
+        ("data.crop=[40, 60]", "data.crop is (40, 60); give multiples of 8"),
+        ("data.crop=[8, 40]", "data.crop is (8, 40); give at least 16"),
+        ("optimisation.steps=0", "optimisation.steps is 0; give it at least 1"),
+        ("discriminator.every=0", "discriminator.every is 0"),
+        ("optimisation.batch", "section.key=value"),
+        ("name.first=1", "section.key=value"),
+    ],
+)
+def test_a_wrong_setting_is_named(override, named):
+    assert named in refusal(override)
+
+
+def test_no_toml_is_refused(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text("name = ")
+    with pytest.raises(UsageError, match="no TOML"):
+        load_recipe(path)

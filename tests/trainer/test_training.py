@@ -1,0 +1,190 @@
+"""Whole runs, a few steps long: they resume bit for bit, leave loadable files and stop where they diverge."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cdal_sdk.bundle import load_model
+from cdal_sdk.errors import TrainingError
+from cdal_trainer import training
+from cdal_trainer.recipe import Recipe
+from cdal_trainer.state import TrainingState
+from cdal_trainer.training import Hardware, Progress, train
+
+HARDWARE = Hardware(accelerator="cpu", precision="32-true", workers=0)
+
+
+class KilledError(Exception):
+    """As a kill would, this ends a run at once."""
+
+
+@pytest.fixture
+def kill_before(monkeypatch) -> Callable[[int], None]:
+    """A function that makes the next run die before a step."""
+    advance = TrainingState.advance
+
+    def arm(step: int) -> None:
+        def die(self, batch):
+            if self.step == step:
+                monkeypatch.setattr(TrainingState, "advance", advance)
+                raise KilledError
+            return advance(self, batch)
+
+        monkeypatch.setattr(TrainingState, "advance", die)
+
+    return arm
+
+
+def load(path: Path) -> dict[str, Any]:
+    return torch.load(path, weights_only=True)
+
+
+def assert_same(first: Any, second: Any, path: str = "") -> None:
+    """Equal to the last bit, at any depth."""
+    assert type(first) is type(second), path
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), path
+        for key, value in first.items():
+            assert_same(value, second[key], f"{path}.{key}")
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second), path
+        for i, pair in enumerate(zip(first, second, strict=True)):
+            assert_same(*pair, f"{path}.{i}")
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), path
+    else:
+        assert first == second, path
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_killed_run_goes_on_bit_for_bit(data, recipe, tmp_path, kill_before, workers):
+    """Killed between two checkpoints, twice; the discriminator steps every second time."""
+    hardware = replace(HARDWARE, workers=workers)
+    train(recipe, data, tmp_path / "whole", hardware=hardware)
+    for step in (2, 5):
+        kill_before(step)
+        with pytest.raises(KilledError):
+            train(recipe, data, tmp_path / "killed", hardware=hardware)
+    assert load(tmp_path / "killed/last.pt")["step"] == 3
+    train(recipe, data, tmp_path / "killed", hardware=hardware)
+    for name in ("last.pt", "best.pt"):
+        assert_same(load(tmp_path / "whole" / name), load(tmp_path / "killed" / name))
+
+
+def test_training_changes_all_that_it_should(data, recipe, tmp_path, kill_before):
+    settings = replace(recipe.optimisation, validate_every=1)
+    recipe = replace(recipe, optimisation=settings)
+    kill_before(1)
+    with pytest.raises(KilledError):
+        train(recipe, data, tmp_path / "run", hardware=HARDWARE)
+    early = load(tmp_path / "run/last.pt")
+    train(recipe, data, tmp_path / "run", hardware=HARDWARE)
+    late = load(tmp_path / "run/last.pt")
+    for part in ("raw_generator", "generator", "discriminator"):
+        still = [name for name, value in early[part].items() if torch.equal(value, late[part][name])]
+        assert not still, part
+    assert (early["step"], late["step"]) == (1, 6)
+
+
+def test_a_run_leaves_a_model_that_loads_and_says_what_it_is(data, recipe, tmp_path):
+    best = train(recipe, data, tmp_path / "run", hardware=HARDWARE)
+    assert {path.name for path in best.parent.iterdir()} == {
+        "best.pt",
+        "last.pt",
+        "recipe.json",
+        "split.json",
+        "log.csv",
+    }
+    model = load_model(best)
+    assert model.manifest.name == "hippocampus"
+    assert model.manifest.provenance.metrics.keys() == {"dice_Anterior", "dice_Posterior"}
+    assert "1 for validation" in model.manifest.provenance.split
+    assert model.manifest.plan == recipe.plan
+    split = json.loads((best.parent / "split.json").read_text())
+    assert sorted(split["training"] + split["validation"]) == ["one", "three", "two"]
+    for name, value in load(best)["generator"].items():
+        assert torch.equal(model.generator.state_dict()[name], value)
+
+
+def test_progress_is_told_and_logged(data, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_REPORT_EVERY", 2)
+    told: list[Progress] = []
+    train(recipe, data, tmp_path / "run", hardware=HARDWARE, report=told.append)
+    assert [progress.step for progress in told] == [2, 3, 4, 6]
+    assert [bool(progress.dice) for progress in told] == [False, True, False, True]
+    assert told[0].losses.keys() == {"loss", "d_real", "d_fake", "r1"}
+    assert told[-1].seconds_left == 0
+    assert all(progress.samples_per_second > 0 and progress.steps == 6 for progress in told)
+    with (tmp_path / "run/log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [2, 3, 4, 6]
+    assert float(rows[0]["loss"]) == pytest.approx(told[0].losses["loss"], abs=1e-4)
+
+
+def test_without_attention_there_is_no_discriminator_step(data, recipe, tmp_path):
+    told: list[Progress] = []
+    plain = replace(recipe, attention=replace(recipe.attention, scale=None))
+    train(plain, data, tmp_path / "run", hardware=HARDWARE, report=told.append)
+    assert told[-1].losses.keys() == {"loss"}
+
+
+def test_a_finished_run_has_nothing_left_to_do(data, recipe, tmp_path):
+    best = train(recipe, data, tmp_path / "run", hardware=HARDWARE)
+    before = load(best.parent / "last.pt")
+    assert train(recipe, data, tmp_path / "run", hardware=HARDWARE) == best
+    assert_same(load(best.parent / "last.pt"), before)
+
+
+def test_a_folder_of_another_recipe_is_refused_and_kept(data, recipe, tmp_path):
+    train(recipe, data, tmp_path / "run", hardware=HARDWARE)
+    before = (tmp_path / "run/last.pt").read_bytes()
+    other = replace(recipe, optimisation=replace(recipe.optimisation, batch=3))
+    with pytest.raises(TrainingError, match="another recipe"):
+        train(other, data, tmp_path / "run", hardware=HARDWARE)
+    assert (tmp_path / "run/last.pt").read_bytes() == before
+
+
+def test_a_folder_of_another_fold_is_refused(data, recipe, tmp_path):
+    train(recipe, data, tmp_path / "run", hardware=HARDWARE)
+    with pytest.raises(TrainingError, match="other settings"):
+        train(recipe, data, tmp_path / "run", fold=1, hardware=HARDWARE)
+
+
+def spoil(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, part: str, at: int) -> None:
+    """Make the images (or the generator's gradient) of one step infinite."""
+    advance = TrainingState.advance
+
+    def spoilt(self, batch):
+        if self.step == at and part == "loss":
+            batch = [torch.full_like(batch[0], torch.inf), batch[1]]
+        if self.step == at and part == "gradient":
+            parameter = self.generator.label_conv.bias
+            parameter.register_hook(lambda gradient: gradient * torch.nan)
+        return advance(self, batch)
+
+    monkeypatch.setattr(TrainingState, "advance", spoilt)
+
+
+@pytest.mark.parametrize("part", ["loss", "gradient"])
+def test_divergence_stops_with_the_step_and_keeps_the_last_good_checkpoint(data, recipe, tmp_path, monkeypatch, part):
+    spoil(recipe, monkeypatch, part, at=4)
+    with pytest.raises(TrainingError, match=f"{part} is not finite at step 4; resume from last.pt"):
+        train(recipe, data, tmp_path / "run", hardware=HARDWARE)
+    kept = load(tmp_path / "run/last.pt")
+    assert kept["step"] == 3
+    assert all(value.isfinite().all() for value in kept["raw_generator"].values())
+
+
+@pytest.mark.parametrize("precision", ["auto", "bf16-mixed"])
+def test_other_precisions_run(data, recipe, tmp_path, precision):
+    hardware = replace(HARDWARE, precision=precision)
+    best = train(recipe, data, tmp_path / "run", hardware=hardware)
+    assert load(best)["raw_generator"]["label_conv.weight"].dtype == torch.float32
