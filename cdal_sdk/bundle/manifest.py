@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from cdal_sdk.bundle.strict import convert_strictly
-from cdal_sdk.diffusion import Schedule
+from cdal_sdk.diffusion import Sampling, Schedule
 from cdal_sdk.errors import ModelError
 from cdal_sdk.network import GeneratorConfig
 from cdal_sdk.slicing import Plan
@@ -105,6 +105,17 @@ class Manifest:
     def schedule(self) -> Schedule:
         """The schedule of the stored betas."""
         return Schedule(self.betas)
+
+    def sampling(self, votes: int | None = None, seed: int | None = None) -> Sampling:
+        """What the sampler depends on, with the model's own votes and seed unless others are given."""
+        return Sampling(
+            schedule=self.schedule,
+            label_shape=(self.network.label_channels, *self.plan.canvas),
+            latent_size=self.network.latent_size,
+            votes=self.votes if votes is None else votes,
+            seed=self.seed if seed is None else seed,
+            posterior_noise=self.posterior_noise,
+        )
 
     def with_files(self, files: dict[str, str]) -> Manifest:
         """The same manifest for other files."""

@@ -56,7 +56,7 @@ class Model:
 
 def bundled_models() -> tuple[str, ...]:
     """Names of the models that ship with the package."""
-    return tuple(sorted(folder.name for folder in _BUNDLED.iterdir() if (folder / MANIFEST_FILE).is_file()))
+    return tuple(sorted(manifest.parent.name for manifest in _BUNDLED.glob(f"*/{MANIFEST_FILE}")))
 
 
 def _locate(reference: str | Path) -> Path:

@@ -59,11 +59,12 @@ def _installation() -> dict[str, str]:
 def _describe(manifest: Manifest) -> dict[str, str]:
     plan, provenance = manifest.plan, manifest.provenance
     spacing = plan.domain.spacing_mm
+    modalities = f", {', '.join(plan.domain.modalities)}" if plan.domain.modalities else ""
     rows = {
         "model": f"{manifest.name}, version {manifest.version}",
         "what": manifest.description,
         "labels": ", ".join(f"{label.value} {label.name}" for label in manifest.labels),
-        "input": f"{plan.kind}, {plan.channels} channel(s)" + (f", {', '.join(plan.domain.modalities)}" if plan.domain.modalities else ""),
+        "input": f"{plan.kind}, {plan.channels} channel(s){modalities}",
         "spacing": "any" if spacing is None else f"{spacing[0]:g} to {spacing[1]:g} mm",
         "sampler": f"T = {len(manifest.betas)}, K = {manifest.votes}, seed {manifest.seed}",
         "licence": provenance.licence,

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -25,7 +25,7 @@ def segment(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks, previews and report.json.")],
     model: Annotated[str, typer.Option(help="Bundled model, model folder or checkpoint.")] = "hippocampus",
     engine: Annotated[str, typer.Option(help="auto, torchscript or torch.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
     votes: Annotated[int | None, typer.Option(help="Instances to average; by default the model's own.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all noise; the same seed gives the same mask.")] = None,
     formats: Annotated[
@@ -42,12 +42,9 @@ def segment(
     Exit code 0: every case is done or was skipped as unchanged. 1: some failed, the others are written. 2: wrong
     usage, or nothing to segment.
     """
-    from cdal_sdk.errors import UsageError
     from cdal_sdk.readers import discover
     from cdal_sdk.segmenter import Segmenter, check_formats, segment_cases
 
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"there is no device '{device}'", remedy="choose auto, cpu or cuda")
     wanted = check_formats(formats or [])
     cases = discover(inputs)
     console = Console(stderr=True, soft_wrap=True, highlight=False)

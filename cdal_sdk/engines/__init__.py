@@ -1,6 +1,6 @@
 """Inference engines behind one protocol."""
 
-from cdal_sdk.engines.base import Device, Engine, Sampling, VoteMaps, fuse, pick_device
+from cdal_sdk.engines.base import Device, Engine, VoteMaps, fuse, pick_device
 from cdal_sdk.engines.choice import EngineName, check_engine_name, make_engine, stored_engine_names
 from cdal_sdk.engines.fingerprint import fingerprint
 from cdal_sdk.engines.fused import FusedSampler
@@ -10,7 +10,6 @@ __all__ = [
     "Engine",
     "EngineName",
     "FusedSampler",
-    "Sampling",
     "VoteMaps",
     "check_engine_name",
     "fingerprint",

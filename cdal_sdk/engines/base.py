@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cdal_sdk.diffusion import Schedule, draw_noise
+from cdal_sdk.diffusion import Sampling
 from cdal_sdk.engines.fused import FusedSampler
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 
-__all__ = ["Device", "Engine", "Sampling", "VoteMaps", "fuse", "pick_device"]
+__all__ = ["Device", "Engine", "VoteMaps", "fuse", "pick_device"]
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -37,36 +36,9 @@ class Engine(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """What fixes the result of a model besides the image.
-
-    Attributes:
-        schedule: the model's own.
-        canvas: (label, H, W), the extent of the noise.
-        votes: K.
-        seed: of all noise.
-        posterior_noise: whether steps draw from the posterior.
-    """
-
-    schedule: Schedule
-    canvas: tuple[int, int, int]
-    votes: int
-    seed: int
-    posterior_noise: bool = True
-
-
 def fuse(generator: Generator, sampling: Sampling) -> FusedSampler:
     """The float32 reference: generator, unrolled sampler and noise as one module."""
-    noise = draw_noise(
-        sampling.seed,
-        steps=sampling.schedule.steps,
-        votes=sampling.votes,
-        label_shape=sampling.canvas,
-        latent_size=generator.config.latent_size,
-        posterior_noise=sampling.posterior_noise,
-    )
-    return FusedSampler(generator, sampling.schedule, noise).eval()
+    return FusedSampler(generator, sampling.schedule, sampling.noise()).eval()
 
 
 def pick_device(device: Device) -> str:

@@ -7,7 +7,8 @@ import logging
 from pathlib import Path
 from typing import Literal, get_args
 
-from cdal_sdk.engines.base import Engine, Sampling
+from cdal_sdk.diffusion import Sampling
+from cdal_sdk.engines.base import Engine
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.engines.fingerprint import fingerprint
 from cdal_sdk.engines.torchscript import SUFFIX, TorchScriptEngine, trace

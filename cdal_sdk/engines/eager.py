@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cdal_sdk.engines.base import Sampling, VoteMaps, fuse
+from cdal_sdk.diffusion import Sampling
+from cdal_sdk.engines.base import VoteMaps, fuse
 from cdal_sdk.network import Generator
 
 __all__ = ["TorchEngine"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cdal_sdk.engines.base import Sampling
+from cdal_sdk.diffusion import Sampling
 
 __all__ = ["GRAPH_VERSION", "fingerprint"]
 
@@ -19,7 +19,7 @@ def fingerprint(engine: str, weights_sha256: str, sampling: Sampling, device: st
         "graph_version": GRAPH_VERSION,
         "weights": weights_sha256,
         "betas": list(sampling.schedule.betas),
-        "canvas": list(sampling.canvas),
+        "label_shape": list(sampling.label_shape),
         "votes": sampling.votes,
         "seed": sampling.seed,
         "posterior_noise": sampling.posterior_noise,

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cdal_sdk.engines.base import Sampling, VoteMaps, fuse
+from cdal_sdk.diffusion import Sampling
+from cdal_sdk.engines.base import VoteMaps, fuse
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 
@@ -28,10 +29,10 @@ def trace(generator: Generator, sampling: Sampling, device: str = "cpu") -> torc
     example = torch.zeros(2, generator.config.image_channels, 2 * side, 3 * side, device=device)
     sampler = fuse(generator, sampling).to(device)
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # the divisor's check, resolved while tracing
-        warnings.simplefilter("ignore", DeprecationWarning)
-        traced = torch.jit.trace(sampler, example, check_trace=False)
-        return torch.jit.freeze(traced)
+        warnings.simplefilter("ignore")  # of the size check, settled while tracing, and of TorchScript's age
+        traced: torch.jit.ScriptModule = torch.jit.trace(sampler, example, check_trace=False)  # type: ignore[no-untyped-call]
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(traced)
+    return frozen
 
 
 class TorchScriptEngine:
@@ -56,7 +57,10 @@ class TorchScriptEngine:
             EngineError: if it is no readable TorchScript.
         """
         try:
-            return cls(torch.jit.load(str(path), map_location=device), device)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
+            return cls(module, device)
         except (RuntimeError, ValueError) as error:
             raise EngineError("the TorchScript file cannot be read", where=path, remedy="export it again") from error
 

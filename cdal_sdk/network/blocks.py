@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -64,8 +65,7 @@ class AdaptiveGroupNorm(nn.Module):
     def forward(self, h: Tensor, style: Tensor) -> Tensor:
         """Normalise h, then scale and shift it."""
         gamma, beta = self.style(style)[:, :, None, None].chunk(2, dim=1)
-        result: Tensor = gamma * F.group_norm(h, self.groups, eps=_NORM_EPSILON) + beta
-        return result
+        return torch.addcmul(beta, gamma, F.group_norm(h, self.groups, eps=_NORM_EPSILON))
 
 
 class ResidualBlock(nn.Module):

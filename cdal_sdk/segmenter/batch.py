@@ -87,7 +87,7 @@ def _entries(
     done: deque[CaseReport] = deque()  # without the engine: skipped, or impossible from the start
     running: deque[tuple[CaseFiles, str]] = deque()
 
-    def todo() -> Iterator[CaseFiles]:
+    def remaining() -> Iterator[CaseFiles]:
         for files in cases:
             fingerprint, known = _fingerprint(files, settings), earlier.get(files.case)
             if known and known.fingerprint == fingerprint and all((out / name).is_file() for name in known.outputs):
@@ -112,7 +112,7 @@ def _entries(
 
     with ThreadPoolExecutor(1, "cdal-write") as writer:
         pending: deque[Future[CaseReport]] = deque()
-        for result in segmenter.stream_cases(todo()):
+        for result in segmenter.stream_cases(remaining()):
             pending.append(writer.submit(write, *running.popleft(), result))
             while done:
                 yield done.popleft()

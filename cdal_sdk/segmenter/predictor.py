@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdal_sdk.bundle import load_model
-from cdal_sdk.engines import Device, Sampling, check_engine_name, make_engine, pick_device
+from cdal_sdk.engines import Device, check_engine_name, make_engine, pick_device
 from cdal_sdk.errors import CdalError, EngineError, ReadError, UsageError
 from cdal_sdk.masks import decide, measure, probabilities
 from cdal_sdk.readers import CaseFiles, discover, read_study
@@ -63,17 +63,10 @@ class Segmenter:
         loaded = load_model(model)
         self.manifest = manifest = loaded.manifest
         self.weights_sha256 = loaded.weights_sha256
-        self.votes = manifest.votes if votes is None else votes
-        self.seed = manifest.seed if seed is None else seed
+        sampling = manifest.sampling(votes, seed)
+        self.votes, self.seed = sampling.votes, sampling.seed
         self.batch_size = batch_size
         self.force = force
-        sampling = Sampling(
-            schedule=manifest.schedule,
-            canvas=(manifest.network.label_channels, *manifest.plan.canvas),
-            votes=self.votes,
-            seed=self.seed,
-            posterior_noise=manifest.posterior_noise,
-        )
         self.engine = make_engine(
             engine_name,
             loaded.generator,
@@ -176,20 +169,20 @@ class Segmenter:
         except CdalError as error:
             return Result(case, self.manifest, error=error)
         except MemoryError:
-            error = ReadError("there is not enough memory for it", where=case, remedy="use a smaller --batch-size")
-            return Result(case, self.manifest, error=error)
+            too_large = ReadError("there is not enough memory for it", where=case, remedy="use a smaller --batch-size")
+            return Result(case, self.manifest, error=too_large)
         return Result(case, self.manifest, segmentation, timing=timing)
 
     def _run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         chunks = [self.engine.run(images[i : i + self.batch_size]) for i in range(0, len(images), self.batch_size)]
         mean, spread = (np.concatenate(maps) for maps in zip(*chunks, strict=True))
         if not (np.isfinite(mean).all() and np.isfinite(spread).all()):
-            raise EngineError(f"the engine '{self.engine.name}' returned values that are no numbers", remedy="use --engine torch")
+            raise EngineError(
+                f"the engine '{self.engine.name}' returned values that are no numbers", remedy="use --engine torch"
+            )
         return mean, spread
 
-    def _segmentation(
-        self, study: Study, mean: NDArray[np.float32], spread: NDArray[np.float32]
-    ) -> Segmentation:
+    def _segmentation(self, study: Study, mean: NDArray[np.float32], spread: NDArray[np.float32]) -> Segmentation:
         manifest = self.manifest
         mask = decide(mean, manifest.labels, manifest.decision, manifest.polarity)
         probability, probability_spread = probabilities(mean, spread, manifest.decision, manifest.polarity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,9 @@ __all__ = ["export"]
 
 def export(
     checkpoint: Annotated[str, typer.Option(help="Training checkpoint, model folder, or bundled model.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Model folder to write; best.pt gives best.cdal.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Model folder to write; best.pt gives best.cdal.")
+    ] = None,
     fp16: Annotated[bool, typer.Option("--fp16/--fp32", help="Store weights in half precision.")] = False,
     engine: Annotated[str, typer.Option(help="auto or torchscript.")] = "auto",
     data: Annotated[Path | None, typer.Option(help="Images to hold the engine against; else a synthetic one.")] = None,
@@ -31,9 +34,8 @@ def export(
             raise UsageError(f"{name} is {value}", remedy=f"give at least {least}")
     console = Console(soft_wrap=True, highlight=False)
     target = out or Path(f"{Path(checkpoint).stem}.cdal")
-    exported = export_model(
-        checkpoint, target, half=fp16, votes=votes, seed=seed, data=data, say=lambda text: console.print(text, markup=False)
-    )
+    say = partial(console.print, markup=False)
+    exported = export_model(checkpoint, target, half=fp16, votes=votes, seed=seed, data=data, say=say)
     console.print(f"agreement: {exported.agreement}", markup=False)
     for name in exported.manifest.files:
         size = (exported.folder / name).stat().st_size / 1e6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from cdal_export.gate import Agreement, Limits, check, compare
 from cdal_sdk.bundle import Manifest, load_model, stored_weights, weights_identity, write_model_folder
-from cdal_sdk.engines import Sampling, fingerprint, stored_engine_names
+from cdal_sdk.engines import fingerprint, stored_engine_names
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.engines.torchscript import TorchScriptEngine, trace
 from cdal_sdk.example import example_study
@@ -73,14 +73,8 @@ def export_model(
         GateError: if the engine disagrees with the reference; nothing is written.
     """
     model = load_model(checkpoint)
-    manifest = replace(model.manifest, votes=votes or model.manifest.votes, seed=model.manifest.seed if seed is None else seed)
-    sampling = Sampling(
-        schedule=manifest.schedule,
-        canvas=(manifest.network.label_channels, *manifest.plan.canvas),
-        votes=manifest.votes,
-        seed=manifest.seed,
-        posterior_noise=manifest.posterior_noise,
-    )
+    sampling = model.manifest.sampling(votes, seed)
+    manifest = replace(model.manifest, votes=sampling.votes, seed=sampling.seed)
     studies, gate_images = _gate_studies(manifest, data)
     weights = stored_weights(model.generator.state_dict(), half=half)
     generator = Generator(manifest.network).eval()

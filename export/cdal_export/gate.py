@@ -63,7 +63,9 @@ class Agreement:
         )
 
 
-def compare(engine: Engine, reference: Engine, manifest: Manifest, studies: Sequence[Study], batch: int = 8) -> Agreement:
+def compare(
+    engine: Engine, reference: Engine, manifest: Manifest, studies: Sequence[Study], batch: int = 8
+) -> Agreement:
     """Run both on the same images; their noise is the same by construction.
 
     Raises:

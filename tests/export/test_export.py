@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from cdal_export.exporter import export_model
 from cdal_export.gate import Agreement, Limits, compare
-from tests.segmenter.conftest import write_volume
-from tests.tiny_model import PLANAR, VOLUME, save_tiny, tiny_generator
-
 from cdal_sdk import Segmenter
 from cdal_sdk.bundle import checkpoint_content, load_model, read_manifest, save_checkpoint
-from cdal_sdk.engines import Engine, Sampling, VoteMaps
+from cdal_sdk.diffusion import Sampling
+from cdal_sdk.engines import Engine, VoteMaps
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.engines.torchscript import TorchScriptEngine
 from cdal_sdk.errors import GateError, ModelError, OutputError
 from cdal_sdk.example import example_study
+from tests.segmenter.conftest import write_volume
+from tests.tiny_model import PLANAR, VOLUME, save_tiny, tiny_generator
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_an_engine_that_disagrees_is_refused_and_nothing_written(
         return trace(generator, sampling)  # type: ignore[arg-type]
 
     monkeypatch.setattr(exporter, "trace", broken)
-    with pytest.raises(GateError, match="torchscript.*disagrees with the float32 reference"):
+    with pytest.raises(GateError, match=r"torchscript.*disagrees with the float32 reference"):
         export_model(checkpoint, tmp_path / "best.cdal")
     assert not (tmp_path / "best.cdal").exists()
 
@@ -115,11 +116,12 @@ class Altered:
 
 
 def reference() -> TorchEngine:
-    sampling = Sampling(VOLUME.schedule, (3, *VOLUME.plan.canvas), VOLUME.votes, VOLUME.seed)
-    return TorchEngine(tiny_generator(VOLUME), sampling, "cpu")
+    return TorchEngine(tiny_generator(VOLUME), VOLUME.sampling(), "cpu")
 
 
-@pytest.mark.parametrize(("change", "passes"), [(0.0, True), (1.0, False), (float("nan"), False), (float("inf"), False)])
+@pytest.mark.parametrize(
+    ("change", "passes"), [(0.0, True), (1.0, False), (float("nan"), False), (float("inf"), False)]
+)
 def test_the_gate(change: float, passes: bool) -> None:
     agreement = compare(Altered(reference(), change), reference(), VOLUME, [example_study()])
     assert agreement.passes(Limits()) is passes

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,14 @@ def draw(config: dict[str, Any], size: tuple[int, int] = (16, 16), n: int = 2) -
     return x_t, torch.arange(n), image, torch.randn(n, config["nz"], generator=rng)
 
 
+@cache
+def published_state(config: str) -> dict[str, Tensor]:
+    """The state dict of a configuration, given as JSON."""
+    network = Published(json.loads(config))
+    network(*draw(network.config))
+    return network.state
+
+
 @pytest.fixture
 def published(tmp_path: Path) -> Callable[..., tuple[Published, Pair]]:
     """A function that makes a network of the published family and writes its checkpoint and configuration."""
@@ -37,7 +46,7 @@ def published(tmp_path: Path) -> Callable[..., tuple[Published, Pair]]:
     def write(**changes: Any) -> tuple[Published, Pair]:
         config = CONFIG | changes
         network = Published(config)
-        network(*draw(config))
+        network.state = dict(published_state(json.dumps(config)))
         pair = tmp_path / "netG.pth", tmp_path / "parameters.json"
         torch.save({f"module.{name}": value for name, value in network.state.items()}, pair[0])
         pair[1].write_text(json.dumps(config))

@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+
 from tests.tiny_model import PLANAR, VOLUME, save_tiny
 
 

@@ -10,13 +10,13 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
-from tests.conftest import WriteSeries
-from tests.synthetic_dicom import ACCESSION, BIRTH_DATE, PATIENT_ID, PATIENT_NAME
-from tests.segmenter.conftest import write_volume
 
 from cdal_sdk import Segmenter, segment_cases
 from cdal_sdk.readers import discover
 from cdal_sdk.segmenter import Format
+from tests.conftest import WriteSeries
+from tests.segmenter.conftest import write_volume
+from tests.synthetic_dicom import ACCESSION, BIRTH_DATE, PATIENT_ID, PATIENT_NAME
 
 
 def run(model: Path, source: Path, out: Path, *, formats: tuple[Format, ...] = (), **settings: Any) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.conftest import WriteSeries
-from tests.segmenter.conftest import write_volume
 
 from cdal_sdk import Segmenter as AnySegmenter
 from cdal_sdk.errors import DomainError, EngineError, ModelError, ReadError, UsageError
 from cdal_sdk.study import Source, Study
+from tests.conftest import WriteSeries
+from tests.segmenter.conftest import write_volume
 
 Segmenter = partial(AnySegmenter, engine="torch")  # eager: tracing takes longer than all else here
 

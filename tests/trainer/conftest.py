@@ -36,8 +36,12 @@ def write_case(folder: Path, name: str, label: np.ndarray | None = None, affine:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """The folder."""
-    folder = tmp_path / "Task"
+    """The folder, for a test to use or to spoil."""
+    return write_folder(tmp_path / "Task")
+
+
+def write_folder(folder: Path) -> Path:
+    """Three cases and their index."""
     folder.mkdir()
     entries = []
     for name in NAMES:
@@ -47,7 +51,7 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe() -> Recipe:
     """The hippocampus recipe, made tiny: its every feature is on."""
     bundled = load_recipe("hippocampus")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,23 @@ from cdal_trainer import training
 from cdal_trainer.recipe import Recipe
 from cdal_trainer.state import TrainingState
 from cdal_trainer.training import Hardware, Progress, train
+from trainer.conftest import write_folder
 
 HARDWARE = Hardware(accelerator="cpu", precision="32-true", workers=0)
+
+
+@pytest.fixture(scope="module")
+def whole_run(recipe, tmp_path_factory) -> Path:
+    """The folder of a run that was never interrupted; data lie beside it."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(recipe, write_folder(folder / "Task"), folder / "run", hardware=HARDWARE)
+    return folder / "run"
+
+
+@pytest.fixture
+def finished(whole_run, tmp_path) -> Path:
+    """A copy of it, to go on with."""
+    return shutil.copytree(whole_run, tmp_path / "run")
 
 
 class KilledError(Exception):
@@ -65,10 +81,9 @@ def assert_same(first: Any, second: Any, path: str = "") -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_killed_run_goes_on_bit_for_bit(data, recipe, tmp_path, kill_before, workers):
+def test_a_killed_run_goes_on_bit_for_bit(data, recipe, whole_run, tmp_path, kill_before, workers):
     """Killed between two checkpoints, twice; the discriminator steps every second time."""
     hardware = replace(HARDWARE, workers=workers)
-    train(recipe, data, tmp_path / "whole", hardware=hardware)
     for step in (2, 5):
         kill_before(step)
         with pytest.raises(KilledError):
@@ -76,7 +91,7 @@ def test_a_killed_run_goes_on_bit_for_bit(data, recipe, tmp_path, kill_before, w
     assert load(tmp_path / "killed/last.pt")["step"] == 3
     train(recipe, data, tmp_path / "killed", hardware=hardware)
     for name in ("last.pt", "best.pt"):
-        assert_same(load(tmp_path / "whole" / name), load(tmp_path / "killed" / name))
+        assert_same(load(whole_run / name), load(tmp_path / "killed" / name))
 
 
 def test_training_changes_all_that_it_should(data, recipe, tmp_path, kill_before):
@@ -94,23 +109,22 @@ def test_training_changes_all_that_it_should(data, recipe, tmp_path, kill_before
     assert (early["step"], late["step"]) == (1, 6)
 
 
-def test_a_run_leaves_a_model_that_loads_and_says_what_it_is(data, recipe, tmp_path):
-    best = train(recipe, data, tmp_path / "run", hardware=HARDWARE)
-    assert {path.name for path in best.parent.iterdir()} == {
+def test_a_run_leaves_a_model_that_loads_and_says_what_it_is(recipe, whole_run):
+    assert {path.name for path in whole_run.iterdir()} == {
         "best.pt",
         "last.pt",
         "recipe.json",
         "split.json",
         "log.csv",
     }
-    model = load_model(best)
+    model = load_model(whole_run / "best.pt")
     assert model.manifest.name == "hippocampus"
     assert model.manifest.provenance.metrics.keys() == {"dice_Anterior", "dice_Posterior"}
     assert "1 for validation" in model.manifest.provenance.split
     assert model.manifest.plan == recipe.plan
-    split = json.loads((best.parent / "split.json").read_text())
+    split = json.loads((whole_run / "split.json").read_text())
     assert sorted(split["training"] + split["validation"]) == ["one", "three", "two"]
-    for name, value in load(best)["generator"].items():
+    for name, value in load(whole_run / "best.pt")["generator"].items():
         assert torch.equal(model.generator.state_dict()[name], value)
 
 
@@ -136,26 +150,23 @@ def test_without_attention_there_is_no_discriminator_step(data, recipe, tmp_path
     assert told[-1].losses.keys() == {"loss"}
 
 
-def test_a_finished_run_has_nothing_left_to_do(data, recipe, tmp_path):
-    best = train(recipe, data, tmp_path / "run", hardware=HARDWARE)
-    before = load(best.parent / "last.pt")
-    assert train(recipe, data, tmp_path / "run", hardware=HARDWARE) == best
-    assert_same(load(best.parent / "last.pt"), before)
+def test_a_finished_run_has_nothing_left_to_do(data, recipe, finished):
+    before = load(finished / "last.pt")
+    assert train(recipe, data, finished, hardware=HARDWARE) == finished / "best.pt"
+    assert_same(load(finished / "last.pt"), before)
 
 
-def test_a_folder_of_another_recipe_is_refused_and_kept(data, recipe, tmp_path):
-    train(recipe, data, tmp_path / "run", hardware=HARDWARE)
-    before = (tmp_path / "run/last.pt").read_bytes()
+def test_a_folder_of_another_recipe_is_refused_and_kept(data, recipe, finished):
+    before = (finished / "last.pt").read_bytes()
     other = replace(recipe, optimisation=replace(recipe.optimisation, batch=3))
     with pytest.raises(TrainingError, match="another recipe"):
-        train(other, data, tmp_path / "run", hardware=HARDWARE)
-    assert (tmp_path / "run/last.pt").read_bytes() == before
+        train(other, data, finished, hardware=HARDWARE)
+    assert (finished / "last.pt").read_bytes() == before
 
 
-def test_a_folder_of_another_fold_is_refused(data, recipe, tmp_path):
-    train(recipe, data, tmp_path / "run", hardware=HARDWARE)
+def test_a_folder_of_another_fold_is_refused(data, recipe, finished):
     with pytest.raises(TrainingError, match="other settings"):
-        train(recipe, data, tmp_path / "run", fold=1, hardware=HARDWARE)
+        train(recipe, data, finished, fold=1, hardware=HARDWARE)
 
 
 def spoil(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, part: str, at: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -24,13 +24,15 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting, such as optimisation.batch=8; repeatable.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
     devices: Annotated[int, typer.Option(help="Number of devices.")] = 1,
-    precision: Annotated[str, typer.Option(help="auto, 32-true or bf16-mixed.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "32-true", "bf16-mixed"], typer.Option(help="auto is bf16 where the device has it in hardware.")
+    ] = "auto",
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.")] = 1,
 ) -> None:
     """Train a model; last.pt resumes, best.pt is the one to export."""
-    from cdal_sdk.errors import MissingExtraError, UsageError
+    from cdal_sdk.errors import MissingExtraError
 
     try:
         from cdal_trainer.recipe import load_recipe
@@ -38,10 +40,6 @@ def train(
         from cdal_trainer.training import train as run
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "train") from None
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"there is no device '{device}'", remedy="choose auto, cpu or cuda")
-    if precision not in ("auto", "32-true", "bf16-mixed"):
-        raise UsageError(f"there is no precision '{precision}'", remedy="choose auto, 32-true or bf16-mixed")
     loaded = load_recipe(recipe, tuple(settings or ()))
     hardware = Hardware(device, devices, precision, workers)
     console = Console(soft_wrap=True, highlight=False)

@@ -182,15 +182,19 @@ def _loop(
 def _validate_and_save(
     state: TrainingState, validation: list[PreparedCase], out: Path, *, whole: bool
 ) -> dict[str, float]:
-    """Score held-out cases (all of them with all votes at the end) and keep the best weights."""
-    data, manifest = state.recipe.data, state.recipe.manifest()
-    cases = validation if whole else validation[: data.validation_cases]
-    votes = manifest.votes if whole else data.validation_votes
-    dice = validate(state.averaged_generator(), manifest, cases, votes)
+    """Score held-out cases and keep the best weights; they compete on the same few cases all the way.
+
+    Returns:
+        Dice by label, over those cases, or at the end over all with all votes.
+    """
+    data, manifest, generator = state.recipe.data, state.recipe.manifest(), state.averaged_generator()
+    dice = validate(generator, manifest, validation[: data.validation_cases], data.validation_votes)
+    score = sum(dice.values()) / len(dice)
+    if whole:
+        dice = validate(generator, manifest, validation, manifest.votes)
     metrics = {f"dice_{name}": value for name, value in dice.items()}
-    mean = sum(dice.values()) / len(dice)
-    if mean >= state.best:
-        state.best = mean
+    if score >= state.best:
+        state.best = score
         _save(state, out / "best.pt", metrics)
     _save(state, out / "last.pt", metrics)
     return dice

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from cdal_sdk.bundle import Manifest
-from cdal_sdk.diffusion import draw_noise
-from cdal_sdk.engines.fused import FusedSampler
+from cdal_sdk.engines import fuse
 from cdal_sdk.masks import decide
 from cdal_sdk.network import Generator
 from cdal_trainer.data import PreparedCase
@@ -31,15 +30,7 @@ def validate(
 ) -> dict[str, float]:
     """Mean Dice over cases by label name, each case scored as a whole on the network's grid."""
     device = next(generator.parameters()).device
-    noise = draw_noise(
-        manifest.seed,
-        steps=len(manifest.betas),
-        votes=votes,
-        label_shape=(manifest.network.label_channels, *manifest.plan.canvas),
-        latent_size=manifest.network.latent_size,
-        posterior_noise=manifest.posterior_noise,
-    )
-    sampler = FusedSampler(generator, manifest.schedule, noise).to(device).eval()
+    sampler = fuse(generator, manifest.sampling(votes)).to(device)
     scores: dict[str, list[float]] = {label.name: [] for label in manifest.labels}
     for case in cases:
         chunks = torch.split(torch.from_numpy(case.images), batch)
