@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from cdal_sdk.bundle import manifest_to_json
-from cdal_sdk.errors import CdalError, OutputError
+from cdal_sdk.errors import OutputError
 from cdal_sdk.readers import CaseFiles
 from cdal_sdk.segmenter.predictor import Segmenter
 from cdal_sdk.segmenter.report import CaseReport, Report, failed_case, read_earlier, segmented_case, skipped_case
-from cdal_sdk.segmenter.result import Format, Result, remove_outputs
+from cdal_sdk.segmenter.result import Format, Result, as_cdal_error, remove_outputs
 
 __all__ = ["segment_cases"]
 
@@ -107,8 +107,8 @@ def _entries(
             outputs = result.save(out, formats)
             result.timing.write = 1000 * (time.perf_counter() - start)
             return segmented_case(files, result, outputs, out, fingerprint)
-        except CdalError as error:
-            return failed_case(files, error.brief())
+        except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
+            return failed_case(files, as_cdal_error(error, files.case).brief())
 
     with ThreadPoolExecutor(1, "cdal-write") as writer:
         pending: deque[Future[CaseReport]] = deque()

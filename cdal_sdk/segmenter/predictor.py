@@ -18,7 +18,7 @@ from cdal_sdk.engines import Device, check_engine_name, make_engine, pick_device
 from cdal_sdk.errors import CdalError, EngineError, ReadError, UsageError
 from cdal_sdk.masks import decide, measure, probabilities
 from cdal_sdk.readers import CaseFiles, discover, read_study
-from cdal_sdk.segmenter.result import Result, Timing
+from cdal_sdk.segmenter.result import Result, Timing, as_cdal_error
 from cdal_sdk.slicing import Prepared, check_domain, match_channels, prepare
 from cdal_sdk.study import Segmentation, Source, Study
 
@@ -159,18 +159,15 @@ class Segmenter:
         return study, prepared, timing
 
     def _finish(self, case: str, future: Future[tuple[Study, Prepared, Timing]]) -> Result:
-        """Run the engine on a prepared case and bring the result home; an expected error becomes a failed result."""
+        """Run the engine on a prepared case and bring the result home; any error becomes a failed result."""
         try:
             study, prepared, timing = future.result()
             with _timed(timing, "engine"):
                 mean, spread = self._run(prepared.images)
             with _timed(timing, "restore"):
                 segmentation = self._segmentation(study, prepared.restore(mean), prepared.restore(spread))
-        except CdalError as error:
-            return Result(case, self.manifest, error=error)
-        except MemoryError:
-            too_large = ReadError("there is not enough memory for it", where=case, remedy="use a smaller --batch-size")
-            return Result(case, self.manifest, error=too_large)
+        except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
+            return Result(case, self.manifest, error=as_cdal_error(error, case))
         return Result(case, self.manifest, segmentation, timing=timing)
 
     def _run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

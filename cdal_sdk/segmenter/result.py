@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdal_sdk.bundle import Manifest
-from cdal_sdk.errors import CdalError, OutputError, UsageError
+from cdal_sdk.errors import CdalError, OutputError, ReadError, UsageError
 from cdal_sdk.study import LabelSize, Segmentation, SourceKind
 from cdal_sdk.writers import Algorithm, write_dicom_seg, write_mask_png, write_nifti, write_nifti_maps, write_preview
 
-__all__ = ["Format", "Result", "Timing", "check_formats", "remove_outputs"]
+__all__ = ["Format", "Result", "Timing", "as_cdal_error", "check_formats", "remove_outputs"]
+
+_log = logging.getLogger(__name__)
 
 Format = Literal["nifti", "dicom-seg", "png", "probability"]
 
@@ -36,6 +39,20 @@ def check_formats(names: Sequence[str]) -> tuple[Format, ...]:
         if name not in get_args(Format):
             raise UsageError(f"there is no format '{name}'", remedy=f"choose from: {', '.join(get_args(Format))}")
     return tuple(names)  # type: ignore[arg-type]
+
+
+def as_cdal_error(error: Exception, case: str) -> CdalError:
+    """What made a case fail, as one of our errors: one case must not end a run over ten thousand.
+
+    The text of a foreign error may quote the input, so it goes to the debug log alone.
+    """
+    if isinstance(error, CdalError):
+        return error
+    if isinstance(error, MemoryError):
+        return ReadError("there is not enough memory for it", where=case, remedy="use a smaller --batch-size")
+    _log.debug("case %s", case, exc_info=error)
+    remedy = "run it alone with 'cdal --verbose segment' and report what that shows"
+    return CdalError(f"it failed unexpectedly ({type(error).__name__})", where=case, remedy=remedy)
 
 
 @dataclass

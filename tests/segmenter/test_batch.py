@@ -14,6 +14,8 @@ from PIL import Image
 from cdal_sdk import Segmenter, segment_cases
 from cdal_sdk.readers import discover
 from cdal_sdk.segmenter import Format
+from cdal_sdk.slicing import Plan, Prepared
+from cdal_sdk.study import Study
 from tests.conftest import WriteSeries
 from tests.segmenter.conftest import write_volume
 from tests.synthetic_dicom import ACCESSION, BIRTH_DATE, PATIENT_ID, PATIENT_NAME
@@ -126,6 +128,26 @@ def test_a_case_that_cannot_be_written_fails_alone(volume_model: Path, inputs: P
     assert [case["status"] for case in cases.values()] == ["failed", "ok"]
     assert "a.png" in cases["a"]["error"]
     assert not (out / "a.nii.gz").exists(), "half a case is no case"
+
+
+def test_an_unforeseen_error_fails_one_case(
+    volume_model: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its text, which may quote the input, stays out of the report."""
+    from cdal_sdk.segmenter import predictor
+
+    prepare = predictor.prepare
+
+    def fragile(study: Study, plan: Plan) -> Prepared:
+        if study.case == "a":
+            raise ZeroDivisionError(PATIENT_NAME)
+        return prepare(study, plan)
+
+    monkeypatch.setattr(predictor, "prepare", fragile)
+    cases = run(volume_model, inputs, tmp_path / "out")
+    assert [case["status"] for case in cases.values()] == ["failed", "ok"]
+    assert "ZeroDivisionError" in cases["a"]["error"]
+    assert PATIENT_NAME not in cases["a"]["error"]
 
 
 def test_an_interrupted_run_leaves_a_valid_report(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
