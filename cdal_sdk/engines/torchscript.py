@@ -17,7 +17,7 @@ from cdal_sdk.engines.base import VoteMaps, fuse
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 
-__all__ = ["SUFFIX", "TorchScriptEngine", "trace"]
+__all__ = ["SUFFIX", "TorchScriptEngine", "save", "trace"]
 
 SUFFIX = ".torchscript.pt"
 
@@ -33,6 +33,13 @@ def trace(generator: Generator, sampling: Sampling, device: str = "cpu") -> torc
         traced: torch.jit.ScriptModule = torch.jit.trace(sampler, example, check_trace=False)  # type: ignore[no-untyped-call]
         frozen: torch.jit.ScriptModule = torch.jit.freeze(traced)
     return frozen
+
+
+def save(module: torch.jit.ScriptModule, path: Path) -> None:
+    """Write a traced sampler for `TorchScriptEngine.load`, or for libtorch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(module, str(path))
 
 
 class TorchScriptEngine:

@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy import ndimage
 
 from cdal_export.gate import Agreement, Limits, check, compare
 from cdal_sdk.bundle import Manifest, load_model, stored_weights, weights_identity, write_model_folder
 from cdal_sdk.engines import fingerprint, stored_engine_names
 from cdal_sdk.engines.eager import TorchEngine
-from cdal_sdk.engines.torchscript import TorchScriptEngine, trace
+from cdal_sdk.engines.torchscript import TorchScriptEngine, save, trace
 from cdal_sdk.example import example_study
 from cdal_sdk.network import Generator
 from cdal_sdk.readers import discover, read_study
@@ -90,7 +89,7 @@ def export_model(
     with tempfile.TemporaryDirectory() as scratch:
         engine_name, description_name = stored_engine_names("cpu")
         engine, description = Path(scratch, "engine"), Path(scratch, "description")
-        torch.jit.save(module, str(engine))
+        save(module, engine)
         built_from = fingerprint("torchscript", weights_identity(weights), sampling, "cpu")
         description.write_text(json.dumps(built_from, indent=2) + "\n", encoding="utf-8")
         files = {engine_name: engine, description_name: description}
