@@ -36,9 +36,9 @@ class CdalError(Exception):
     def __str__(self) -> str:
         return self._text(self.where)
 
-    def brief(self) -> str:
-        """The message with the last part of a path only: names of folders are often names of patients."""
-        return self._text(None if self.where is None else Path(self.where).name)
+    def brief(self, name: str | None = None) -> str:
+        """The message for reports: with `name`, or else the last part of a path, since folders name patients."""
+        return self._text(None if self.where is None else name or Path(self.where).name)
 
     def _text(self, where: str | None) -> str:
         text = self.what if where is None else f"{where}: {self.what}"

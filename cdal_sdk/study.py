@@ -1,6 +1,6 @@
 """The data that travels: an image with its geometry on the way in, a segmentation on the way out.
 
-In memory all geometry is RAS (x to the patient's right-to-left *R*ight, *A*nterior, *S*uperior), in millimetres
+In memory all geometry is RAS (x grows to the patient's right, y to anterior, z to superior), in millimetres
 and float64. Only the DICOM modules speak LPS.
 """
 

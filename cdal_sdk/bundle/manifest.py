@@ -97,6 +97,8 @@ class Manifest:
             raise contradiction("the plan and the network differ in image channels")
         if self.plan.divisor % self.network.divisor:
             raise contradiction("the plan's sizes do not fit the network")
+        if self.polarity == -1 and self.decision == "argmax":
+            raise contradiction("an inverted polarity has no meaning for one-hot labels")
         if self.votes < 1 or self.seed < 0:
             raise contradiction("votes must be at least 1 and the seed at least 0")
         Schedule(self.betas)  # refuses betas that are none

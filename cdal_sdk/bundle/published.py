@@ -17,6 +17,7 @@ from cdal_sdk.study import Code, Label
 
 __all__ = ["convert_published"]
 
+_EIGHT_BITS = (0.0, 255.0)  # the published code maps 8-bit pictures; deeper ones would silently saturate
 _CITATION = "Hejrati et al., MICCAI 2024"
 _LICENCE = "LicenseRef-published-cDAL-research-only"
 _HIPPOCAMPUS = Code("5366008", "Hippocampus")
@@ -94,6 +95,7 @@ def _nuclei(network: GeneratorConfig, betas: tuple[float, ...]) -> Manifest:
             divisor=network.divisor,
             resize_to=(2 * side, 2 * side),
             overlap=0.0,
+            domain=Domain(values=_EIGHT_BITS),
         ),
         betas=betas,
         votes=5,
@@ -103,7 +105,7 @@ def _nuclei(network: GeneratorConfig, betas: tuple[float, ...]) -> Manifest:
 
 
 def _lung(network: GeneratorConfig, betas: tuple[float, ...]) -> Manifest:
-    """Chest X-ray, whole; the lung is -1 on the published label scale. Gray values span [-1, 1]."""
+    """Chest X-ray, whole; the lung is -1 on the published label scale. 8-bit gray values go to [-1, 1]."""
     side = network.image_size
     return Manifest(
         name="published-chest-xray",
@@ -113,11 +115,11 @@ def _lung(network: GeneratorConfig, betas: tuple[float, ...]) -> Manifest:
         plan=Plan(
             kind="planar",
             channels=1,
-            intensity=Intensity("percentile", 0.0, 100.0, target=(-1.0, 1.0)),
+            intensity=Intensity("fixed", 0.0, 255.0, target=(-1.0, 1.0)),
             fit="resize",
             canvas=(side, side),
             divisor=network.divisor,
-            domain=Domain(modalities=("CR", "DX")),
+            domain=Domain(modalities=("CR", "DX"), values=_EIGHT_BITS),
         ),
         betas=betas,
         votes=30,

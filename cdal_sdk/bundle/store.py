@@ -44,13 +44,13 @@ class Model:
     Attributes:
         manifest: what locks its method.
         generator: the network.
-        folder: where engines made for it may lie; None for a bare checkpoint.
+        files: the files of its folder that the manifest lists, checked against their hashes, by name.
         weights_sha256: identity of the weights.
     """
 
     manifest: Manifest
     generator: Generator
-    folder: Path | None
+    files: Mapping[str, Path]
     weights_sha256: str
 
 
@@ -60,12 +60,12 @@ def bundled_models() -> tuple[str, ...]:
 
 
 def _locate(reference: str | Path) -> Path:
-    """The model folder or checkpoint behind a name or path; an existing path wins over a bundled name."""
+    """The model folder or checkpoint behind a bundled name, else a path (`./hippocampus` is always a path)."""
+    if isinstance(reference, str) and reference in bundled_models():
+        return _BUNDLED / reference
     path = Path(reference)
     if path.exists():
         return path
-    if str(reference) in bundled_models():
-        return _BUNDLED / str(reference)
     raise ModelError(
         f"there is no model '{reference}'",
         remedy=f"give a model folder, a checkpoint, or one of: {', '.join(bundled_models())}",
@@ -104,7 +104,6 @@ def write_model_folder(
     manifest: Manifest,
     weights: Mapping[str, Tensor],
     *,
-    half: bool = False,
     extra_files: Mapping[str, Path] | None = None,
 ) -> Manifest:
     """Write a model folder in one step: it appears whole, or not at all.
@@ -112,8 +111,7 @@ def write_model_folder(
     Args:
         folder: replaced if it is a model folder already.
         manifest: its `files` are filled in here.
-        weights: state dict of the generator.
-        half: store the weights in half precision.
+        weights: state dict of the generator, from `stored_weights`.
         extra_files: further files by their name in the folder (a relative path with slashes).
 
     Returns:
@@ -121,15 +119,13 @@ def write_model_folder(
 
     Raises:
         OutputError: if the folder exists and is no model folder, or cannot be written.
-        ModelError: if a weight does not fit in half precision.
     """
     if folder.exists() and not (folder / MANIFEST_FILE).is_file():
         raise OutputError("this exists and is no model folder", where=folder, remedy="choose another --out")
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        tensors = stored_weights(weights, half=half)
-        safetensors.torch.save_file(tensors, staging / WEIGHTS_FILE)
+        safetensors.torch.save_file(dict(weights), staging / WEIGHTS_FILE)
         for name, source in (extra_files or {}).items():
             target = staging / PurePosixPath(name)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -220,7 +216,8 @@ def _assemble(manifest: Manifest, weights: Mapping[str, Tensor], where: Path, fo
             remedy="restore the model",
         )
     generator.load_state_dict({name: value.float() for name, value in weights.items()})
-    return Model(manifest, generator.eval().requires_grad_(False), folder, weights_identity(weights))
+    files = {} if folder is None else {name: folder / name for name in manifest.files}
+    return Model(manifest, generator.eval().requires_grad_(False), files, weights_identity(weights))
 
 
 def weights_identity(weights: Mapping[str, Tensor]) -> str:

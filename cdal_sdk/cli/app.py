@@ -13,12 +13,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 
 from cdal_sdk.cli.example import example
 from cdal_sdk.cli.import_published import import_published
 from cdal_sdk.cli.info import info
 from cdal_sdk.cli.segment import segment
-from cdal_sdk.errors import CdalError, MissingExtraError, ModelError, UsageError
+from cdal_sdk.errors import CdalError, GateError, OutputError, TrainingError
 
 __all__ = ["app", "main"]
 
@@ -48,16 +49,26 @@ def _configure(
 
 
 def main() -> None:
-    """Run the command line; an expected error is one sentence and an exit code, never a traceback."""
+    """Run the command line; an error is one sentence and an exit code, a traceback only comes with --verbose."""
     try:
         app()
     except CdalError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]Error:[/] {_plain(str(error))}")
-        sys.exit(2 if isinstance(error, UsageError | ModelError | MissingExtraError) else 1)
+        _fail(str(error), _exit_code(error))
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if logging.getLogger("cdal_sdk").isEnabledFor(logging.DEBUG):
+            raise
+        _fail(f"unexpected {type(error).__name__}; run it again with 'cdal --verbose' and report what that shows", 2)
 
 
-def _plain(text: str) -> str:
-    """Text without meaning to rich's markup."""
-    return text.replace("[", r"\[")
+def _exit_code(error: CdalError) -> int:
+    """1 where the work itself failed, 2 where it could not begin."""
+    return 1 if isinstance(error, GateError | OutputError | TrainingError) else 2
+
+
+def _fail(text: str, code: int) -> None:
+    printable = text.encode("utf-8", "replace").decode("utf-8")
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print("[bold red]Error:[/]", escape(printable))
+    sys.exit(code)

@@ -46,8 +46,9 @@ def segment(
     from cdal_sdk.segmenter import Segmenter, check_formats, segment_cases
 
     wanted = check_formats(formats or [])
-    cases = discover(inputs)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
+    with console.status("looking for images") if console.is_terminal else _nothing():
+        cases = discover(inputs, exclude=out)
     with console.status("loading the model") if console.is_terminal else _nothing():
         segmenter = Segmenter(
             model, engine=engine, device=device, votes=votes, seed=seed, batch_size=batch_size, force=force

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from cdal_sdk.engines.fused import FusedSampler
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 
-__all__ = ["Device", "Engine", "VoteMaps", "fuse", "pick_device"]
+__all__ = ["Device", "Engine", "VoteMaps", "exact_float32", "fuse", "pick_device"]
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -39,6 +40,12 @@ class Engine(Protocol):
 def fuse(generator: Generator, sampling: Sampling) -> FusedSampler:
     """The float32 reference: generator, unrolled sampler and noise as one module."""
     return FusedSampler(generator, sampling.schedule, sampling.noise()).eval()
+
+
+def exact_float32() -> AbstractContextManager[None]:
+    """Convolutions in full float32 on CUDA too, where PyTorch would take TF32; no matter to a CPU."""
+    context: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    return context
 
 
 def pick_device(device: Device) -> str:

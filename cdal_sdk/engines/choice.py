@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, get_args
 
 from cdal_sdk.diffusion import Sampling
@@ -41,7 +43,7 @@ def make_engine(
     device: str,
     *,
     weights_sha256: str,
-    folder: Path | None = None,
+    stored: Mapping[str, Path] = MappingProxyType({}),
 ) -> Engine:
     """Make an engine.
 
@@ -51,24 +53,24 @@ def make_engine(
         sampling: what the engine is built for.
         device: "cpu" or "cuda".
         weights_sha256: identity of the weights.
-        folder: of the model, where a stored engine may lie; its files were checked against their hashes.
+        stored: files of the model by name, checked against their hashes; an engine may be among them.
     """
     if name == "torch":
         return TorchEngine(generator, sampling, device)
     wanted = fingerprint("torchscript", weights_sha256, sampling, device)
-    stored = None if folder is None else _stored(folder, wanted)
-    if stored is not None:
+    fitting = _fitting(stored, wanted)
+    if fitting is not None:
         try:
-            return TorchScriptEngine.load(stored, device)
+            return TorchScriptEngine.load(fitting, device)
         except EngineError as error:
             _log.warning("the stored engine is not used: %s", error)
     return TorchScriptEngine(trace(generator, sampling, device), device)
 
 
-def _stored(folder: Path, wanted: dict[str, object]) -> Path | None:
+def _fitting(stored: Mapping[str, Path], wanted: dict[str, object]) -> Path | None:
     """A stored engine with the wanted fingerprint; where it differs, the log says in what."""
-    engine, description = (folder / name for name in stored_engine_names(str(wanted["device"])))
-    if not engine.is_file() or not description.is_file():
+    engine, description = (stored.get(name) for name in stored_engine_names(str(wanted["device"])))
+    if engine is None or description is None:
         return None
     found = json.loads(description.read_text(encoding="utf-8"))
     differing = sorted(key for key in wanted if found.get(key) != wanted[key])

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from cdal_sdk.diffusion import Sampling
-from cdal_sdk.engines.base import VoteMaps, fuse
+from cdal_sdk.engines.base import VoteMaps, exact_float32, fuse
 from cdal_sdk.network import Generator
 
 __all__ = ["TorchEngine"]
@@ -25,5 +25,6 @@ class TorchEngine:
     @torch.inference_mode()
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
-        mean, spread = self._sampler(torch.from_numpy(images).to(self.device))
+        with exact_float32():
+            mean, spread = self._sampler(torch.from_numpy(images).to(self.device))
         return VoteMaps(mean.cpu().numpy(), spread.cpu().numpy())

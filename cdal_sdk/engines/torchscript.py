@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from cdal_sdk.diffusion import Sampling
-from cdal_sdk.engines.base import VoteMaps, fuse
+from cdal_sdk.engines.base import VoteMaps, exact_float32, fuse
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 
@@ -24,9 +24,10 @@ SUFFIX = ".torchscript.pt"
 
 def trace(generator: Generator, sampling: Sampling, device: str = "cpu") -> torch.jit.ScriptModule:
     """Trace and freeze the fused sampler; batch, height and width stay dynamic."""
-    # A divisor's multiple that is neither square nor the canvas, so that no size can hide as a constant.
-    side = generator.config.divisor
-    example = torch.zeros(2, generator.config.image_channels, 2 * side, 3 * side, device=device)
+    # Where the canvas has room, an example that is neither square nor the canvas: no size can hide as a constant.
+    side, (_, canvas_height, canvas_width) = generator.config.divisor, sampling.label_shape
+    height, width = min(2 * side, canvas_height), min(3 * side, canvas_width)
+    example = torch.zeros(2, generator.config.image_channels, height, width, device=device)
     sampler = fuse(generator, sampling).to(device)
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")  # of the size check, settled while tracing, and of TorchScript's age
@@ -74,5 +75,6 @@ class TorchScriptEngine:
     @torch.inference_mode()
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
-        mean, spread = self._module(torch.from_numpy(images).to(self.device))
+        with exact_float32():
+            mean, spread = self._module(torch.from_numpy(images).to(self.device))
         return VoteMaps(mean.cpu().numpy(), spread.cpu().numpy())

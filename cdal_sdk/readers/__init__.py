@@ -24,13 +24,14 @@ def read_study(files: CaseFiles) -> Study:
         The study; see `Study` for the axes of its image.
 
     Raises:
-        ReadError: the files cannot be read as one image; it names the file or folder and a remedy.
+        ReadError: the files cannot be read as one image; it names a file (the first of a series) and a remedy.
+        MemoryError: as it came, since it says nothing about the files.
     """
     if files.error is not None:
         raise files.error
     try:
         return _read(files)
-    except CdalError:
+    except (CdalError, MemoryError):
         raise
     except Exception as error:
         # The parsers of damaged files raise anything. Their texts may quote header values, so they stay out.

@@ -50,7 +50,7 @@ def read_dicom(case: str, paths: Sequence[Path]) -> Study:
     if any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
         raise ReadError(
             "this multi-frame image has no place in the patient for its frames",
-            where=_place(paths),
+            where=paths[0],
             remedy="export it as single images",
         )
     if all(header.get(keyword) is not None for header in headers for keyword in _GEOMETRY):
@@ -58,15 +58,10 @@ def read_dicom(case: str, paths: Sequence[Path]) -> Study:
     if len(paths) > 1:
         raise ReadError(
             "the position, orientation or pixel spacing of a slice is missing",
-            where=_place(paths),
+            where=paths[0],
             remedy="export the series again, or give its images one at a time",
         )
     return _read_planar(case, paths[0])
-
-
-def _place(paths: Sequence[Path]) -> Path:
-    """The file where there is one, else the folder of the first."""
-    return paths[0] if len(paths) == 1 else paths[0].parent
 
 
 def _read_stack(case: str, paths: Sequence[Path], headers: Sequence[Dataset]) -> Study:
@@ -74,15 +69,13 @@ def _read_stack(case: str, paths: Sequence[Path], headers: Sequence[Dataset]) ->
     for keyword in ("Rows", "Columns", "ImageOrientationPatient", "PixelSpacing"):
         values = np.array([header[keyword].value for header in headers], dtype=np.float64)
         if not np.allclose(values, values[0], atol=1e-3):
-            raise ReadError(
-                f"the slices differ in {keyword}", where=_place(paths), remedy="keep one acquisition per folder"
-            )
+            raise ReadError(f"the slices differ in {keyword}", where=paths[0], remedy="keep one acquisition per folder")
     stack = stack_slices(
         np.array([header.ImagePositionPatient for header in headers], dtype=np.float64),
         first.ImageOrientationPatient,
         first.PixelSpacing,
         thickness=float(first.get("SpacingBetweenSlices") or first.get("SliceThickness") or 1.0),
-        where=_place(paths),
+        where=paths[0],
     )
     ordered = tuple(paths[index] for index in stack.order)
     image: NDArray[np.float32] | None = None
@@ -96,7 +89,7 @@ def _read_stack(case: str, paths: Sequence[Path], headers: Sequence[Dataset]) ->
             inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
         image[..., index] = channels
     if image is None:
-        raise ReadError("the series has no slice", where=_place(paths))
+        raise ReadError("the series has no slice", where=paths[0])
     if inverted:
         image = _inverted(image)
     return Study(case, image, stack.affine, Source("dicom", ordered), modality=first.get("Modality"))
@@ -110,10 +103,17 @@ def _read_planar(case: str, path: Path) -> Study:
     image = _channels_first(pixels)[..., np.newaxis].astype(np.float32)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         image = _inverted(image)
-    spacing = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing")
-    between = (float(spacing[0]), float(spacing[1])) if spacing else None
     source = Source("dicom", (path,))
-    return Study(case, image, None, source, pixel_spacing=between, modality=dataset.get("Modality"))
+    return Study(case, image, None, source, pixel_spacing=_spacing(dataset), modality=dataset.get("Modality"))
+
+
+def _spacing(dataset: Dataset) -> tuple[float, float] | None:
+    """Millimetres in the patient between rows and between columns, where they are known."""
+    spacing, magnification = dataset.get("PixelSpacing"), 1.0
+    if not spacing:  # that of the detector, on which the patient appears magnified
+        spacing = dataset.get("ImagerPixelSpacing")
+        magnification = float(dataset.get("EstimatedRadiographicMagnificationFactor") or 0)
+    return (spacing[0] / magnification, spacing[1] / magnification) if spacing and magnification > 0 else None
 
 
 def _read_enhanced(case: str, path: Path, header: Dataset) -> Study:
@@ -144,6 +144,8 @@ def _decode(dataset: Dataset, path: Path) -> NDArray[np.generic]:
     try:
         pixels = dataset.pixel_array
         return apply_color_lut(pixels, dataset) if dataset.PhotometricInterpretation == "PALETTE COLOR" else pixels
+    except MemoryError:
+        raise
     except Exception as error:  # each plug-in raises its own
         compressed = dataset.file_meta.TransferSyntaxUID.is_compressed
         raise ReadError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from pydicom import dcmread
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import UID
 
 from cdal_sdk.errors import ReadError
@@ -22,12 +22,15 @@ _TAGS = [
     "Rows",
     "Columns",
     "NumberOfFrames",
+    "BitsAllocated",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "PixelSpacing",
 ]
 # They carry pixels, but no picture of a patient that could be segmented.
 _NOT_IMAGES = ("Segmentation", "RT Dose", "Parametric Map", "Real World Value", "Presentation State", "Waveform")
+# Every image has them, and in a file they come after what places it: where one is missing, more is.
+_IMAGE = ("Rows", "Columns", "BitsAllocated")
 # Cosines and spacings that differ by less than the rounding of a decimal string belong to one stack.
 _SAME = 1e-3
 
@@ -37,9 +40,10 @@ class _Slice:
     """What a header says about where its image belongs."""
 
     path: Path
-    series: str
-    size: tuple[int, int]
-    frame: tuple[float, ...] | None  # orientation cosines and pixel spacing; None where the image stands alone
+    series: str = ""
+    size: tuple[int, int] = (0, 0)
+    frame: tuple[float, ...] | None = None  # orientation cosines and pixel spacing; None where the image stands alone
+    error: ReadError | None = None  # why the rest is not known
 
 
 def is_dicom_without_preamble(path: Path) -> bool:
@@ -60,44 +64,64 @@ def group_series(paths: Sequence[Path], explicit: Collection[Path] = ()) -> list
 
     Returns:
         One case for each stack of slices of one series, for each multi-frame file and for each image without a place
-        in the patient; and one with an error for each file that should have been one.
+        in the patient. A damaged file of a stack makes its whole series fail, since a volume without it would pass
+        for a complete one; of any other kind, it is a case with an error.
     """
-    stacks: list[tuple[_Slice, list[Path]]] = []
-    cases: list[CaseFiles] = []
+    series: dict[str, list[_Slice]] = {}
     for path in paths:
-        try:
-            piece = _header(path)
-        except ReadError as error:
-            cases.append(CaseFiles(path.stem, "dicom", (path,), error))
-            continue
-        if piece is None:
-            if path in explicit:
-                no_image = ReadError(
-                    "this DICOM object holds no image", where=path, remedy="give the image series itself"
-                )
-                cases.append(CaseFiles(path.stem, "dicom", (path,), no_image))
-            continue
-        stack = next((members for first, members in stacks if _same_stack(first, piece)), None)
-        if stack is None:
-            stacks.append((piece, [path]))
-        else:
-            stack.append(path)
-    return cases + [CaseFiles(first.series, "dicom", tuple(members)) for first, members in stacks]
+        piece = _header(path, explicit=path in explicit)
+        if piece is not None:
+            series.setdefault(piece.series, []).append(piece)
+    return [case for pieces in series.values() for case in _cases(pieces)]
 
 
-def _header(path: Path) -> _Slice | None:
+def _cases(pieces: Sequence[_Slice]) -> list[CaseFiles]:
+    """The cases of one series."""
+    damaged = [piece for piece in pieces if piece.error]
+    single = [piece for piece in pieces if not piece.error and piece.frame is None]
+    stacks: list[list[_Slice]] = []
+    for piece in pieces:
+        if piece.frame is not None:
+            stack = next((stack for stack in stacks if _same_stack(stack[0], piece)), None)
+            if stack is None:
+                stacks.append([piece])
+            else:
+                stack.append(piece)
+    cases = [CaseFiles(piece.series, "dicom", (piece.path,)) for piece in single]
+    if not stacks:
+        return cases + [CaseFiles(piece.path.stem, "dicom", (piece.path,), piece.error) for piece in damaged]
+    error = damaged[0].error if damaged else None
+    stacks[0] += damaged  # in one case only, as every file is
+    for stack in stacks:
+        cases.append(CaseFiles(stack[0].series, "dicom", tuple(piece.path for piece in stack), error))
+    return cases
+
+
+def _header(path: Path, *, explicit: bool) -> _Slice | None:
+    """What the header says, or None for an object without an image that the user did not name himself."""
+    series = ""
     try:
         header = dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(_TAGS))
-        name = UID(header.get("SOPClassUID") or "").name
-        if not header.get("Rows") or any(part in name for part in _NOT_IMAGES):
-            return None
         series = str(header.get("SeriesInstanceUID") or "")
-        piece = _Slice(path, series, (int(header.Rows), int(header.Columns)), _frame(header))
-    except Exception as error:  # a damaged header fails anywhere
-        raise ReadError("the DICOM header is damaged", where=path, remedy="export the file again") from error
-    if not series:
-        raise ReadError("the SeriesInstanceUID is missing", where=path, remedy="export the series again")
-    return piece
+        complete = all(header.get(keyword) for keyword in _IMAGE)
+        if not _may_be_image(header, complete=complete):
+            error = ReadError("this DICOM object holds no image", where=path, remedy="give the image series itself")
+            return _Slice(path, error=error) if explicit else None
+        if complete and series:
+            return _Slice(path, series, (int(header.Rows), int(header.Columns)), _frame(header))
+        what = "the SeriesInstanceUID is missing" if complete else "the DICOM file is truncated or damaged"
+        return _Slice(path, series, error=ReadError(what, where=path, remedy="copy or export it again"))
+    except Exception as error:  # noqa: BLE001 -- a damaged header fails anywhere
+        what = f"the DICOM header is damaged ({type(error).__name__})"
+        return _Slice(path, series, error=ReadError(what, where=path, remedy="copy or export it again"))
+
+
+def _may_be_image(header: FileDataset, *, complete: bool) -> bool:
+    # A DICOMDIR, and a file that is cut off early, have their class in the file meta information only.
+    uid = UID(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
+    if any(part in uid.name for part in _NOT_IMAGES):
+        return False
+    return complete or uid.name == uid or "Image Storage" in uid.name
 
 
 def _frame(header: Dataset) -> tuple[float, ...] | None:
@@ -110,6 +134,7 @@ def _frame(header: Dataset) -> tuple[float, ...] | None:
 
 
 def _same_stack(one: _Slice, other: _Slice) -> bool:
-    if one.frame is None or other.frame is None:
+    """Whether two slices of one series belong to one volume."""
+    if one.frame is None or other.frame is None or (one.size, len(one.frame)) != (other.size, len(other.frame)):
         return False
-    return (one.series, one.size) == (other.series, other.size) and np.allclose(one.frame, other.frame, atol=_SAME)
+    return all(math.isclose(a, b, abs_tol=_SAME) for a, b in zip(one.frame, other.frame, strict=True))

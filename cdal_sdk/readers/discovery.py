@@ -38,7 +38,15 @@ _FORMATS = "DICOM, NIfTI, PNG, JPEG or TIFF"
 _LONGEST_NAME = 120
 
 
-def discover(inputs: Sequence[Path]) -> list[CaseFiles]:
+class _FolderError(ReadError):
+    """About a folder, whose own name may be that of a patient."""
+
+    def brief(self, name: str | None = None) -> str:
+        """The message for reports, without the path."""
+        return self._text(name)
+
+
+def discover(inputs: Sequence[Path], exclude: Path | None = None) -> list[CaseFiles]:
     """Find the cases in files and folders, in an order that depends on the names alone.
 
     Folders are searched recursively; hidden files, segmentations, and files that were never meant to be an input, are
@@ -49,6 +57,8 @@ def discover(inputs: Sequence[Path]) -> list[CaseFiles]:
 
     Args:
         inputs: files and folders.
+        exclude: a folder that is passed over with all that lies in it, such as the one for the outputs. An input that
+            is this folder, or lies in it, is used nevertheless.
 
     Returns:
         The cases. What looks like an input but cannot be read, and what does not exist, is a case with an error.
@@ -59,18 +69,22 @@ def discover(inputs: Sequence[Path]) -> list[CaseFiles]:
     missing = [given for given in inputs if not given.exists()]
     if missing and len(missing) == len(inputs):
         raise UsageError("there is no such file or folder", where=missing[0], remedy="check the path")
-    listed = {given: list(_files_in(given)) if given.is_dir() else [given] for given in inputs if given not in missing}
+    listed = {
+        given: list(_files_in(given, exclude)) if given.is_dir() else [given]
+        for given in inputs
+        if given not in missing
+    }
     # By resolved path, so that a file named twice is one input; the order of insertion is the order of the cases.
-    files = {path.resolve(): path for paths in listed.values() for path in paths}
+    files = {_real(path): path for paths in listed.values() for path in paths}
     order = {path: number for number, path in enumerate(files.values())}
     found = _recognise_all(list(order), explicit=frozenset(inputs))
     if not found:
         names = ", ".join(str(given) for given in inputs) or "the given inputs"
         raise UsageError("there is nothing to segment here", where=names, remedy=f"give {_FORMATS} files")
     found.sort(key=lambda files: min(order[path] for path in files.paths))
-    used = {path.resolve() for case in found for path in case.paths}
+    used = {_real(path) for case in found for path in case.paths}
     found += [_missing(given) for given in missing]
-    found += [_empty(given) for given, paths in listed.items() if used.isdisjoint(path.resolve() for path in paths)]
+    found += [_empty(given) for given, paths in listed.items() if used.isdisjoint(map(_real, paths))]
     return _named_apart([replace(case, case=_safe(case.case)) for case in found])
 
 
@@ -90,9 +104,12 @@ def _recognise_all(paths: Sequence[Path], explicit: frozenset[Path]) -> list[Cas
     return found
 
 
-def _files_in(folder: Path) -> Iterator[Path]:
+def _files_in(folder: Path, exclude: Path | None) -> Iterator[Path]:
+    real, passed_over = _real(folder), None
+    if exclude is not None and real in _real(exclude).parents:
+        passed_over = folder / _real(exclude).relative_to(real)
     for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and Path(root, name) != passed_over)
         yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
 
 
@@ -140,6 +157,15 @@ def _sniff(path: Path) -> SourceKind | Literal["result"] | None:
     return None
 
 
+def _real(path: Path) -> Path:
+    """The path without links; unlike `Path.resolve`, which raises before Python 3.13, also for links in a circle."""
+    return Path(os.path.realpath(path))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(bytes(_real(path))).hexdigest()[:8]
+
+
 def _stem(path: Path) -> str:
     return re.sub(r"(\.nii)?\.gz$|\.[^.]*$", "", path.name, flags=re.IGNORECASE) or path.name
 
@@ -150,15 +176,18 @@ def _safe(name: str) -> str:
 
 
 def _missing(given: Path) -> CaseFiles:
-    error = ReadError("there is no such file or folder", where=given, remedy="check the path")
-    return CaseFiles(_stem(given), None, (given,), error)
+    what, remedy = "there is no such file or folder", "check the path"
+    if given.name.lower().endswith(tuple(_PROMISED)):
+        return CaseFiles(_stem(given), None, (given,), ReadError(what, where=given, remedy=remedy))
+    error = _FolderError(what, where=given, remedy=remedy)
+    return CaseFiles(f"missing-{_digest(given)}", None, (given,), error)
 
 
 def _empty(folder: Path) -> CaseFiles:
-    error = ReadError(
+    error = _FolderError(
         "the folder holds nothing to segment", where=folder, remedy=f"give a folder with {_FORMATS} files"
     )
-    return CaseFiles(folder.name, None, (folder,), error)
+    return CaseFiles(f"empty-folder-{_digest(folder)}", None, (folder,), error)
 
 
 def _named_apart(cases: list[CaseFiles]) -> list[CaseFiles]:
@@ -169,7 +198,7 @@ def _named_apart(cases: list[CaseFiles]) -> list[CaseFiles]:
     for files in cases:
         name = files.case
         if shared[name.casefold()] > 1:
-            name = f"{name}-{hashlib.sha256(bytes(min(files.paths).resolve())).hexdigest()[:8]}"
+            name = f"{name}-{_digest(min(files.paths))}"
         while name.casefold() in taken:
             name += "+"
         taken.add(name.casefold())

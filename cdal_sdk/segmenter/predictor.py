@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cdal_sdk.bundle import load_model
 from cdal_sdk.engines import Device, check_engine_name, make_engine, pick_device
-from cdal_sdk.errors import CdalError, EngineError, ReadError, UsageError
+from cdal_sdk.errors import EngineError, ReadError, UsageError
 from cdal_sdk.masks import decide, measure, probabilities
 from cdal_sdk.readers import CaseFiles, discover, read_study
 from cdal_sdk.segmenter.result import Result, Timing, as_cdal_error
@@ -73,7 +73,7 @@ class Segmenter:
             sampling,
             pick_device(device),
             weights_sha256=loaded.weights_sha256,
-            folder=loaded.folder,
+            stored=loaded.files,
         )
 
     def __call__(
@@ -142,7 +142,7 @@ class Segmenter:
         future: Future[tuple[Study, Prepared, Timing]] = Future()
         try:
             future.set_result(self._prepare(source))
-        except CdalError as error:
+        except Exception as error:  # noqa: BLE001 - it is raised again as this case's error
             future.set_exception(error)
         return self._finish(source.case, future)
 

@@ -8,14 +8,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cdal_sdk.errors import CdalError
 from cdal_sdk.readers import CaseFiles
 from cdal_sdk.segmenter.result import Result
 from cdal_sdk.study import LabelSize
 from cdal_sdk.writers import atomic
 
-__all__ = ["REPORT_FILE", "CaseReport", "Report", "failed_case", "read_earlier", "segmented_case", "skipped_case"]
+__all__ = [
+    "CaseReport",
+    "Report",
+    "failed_case",
+    "read_ledger",
+    "segmented_case",
+    "skipped_case",
+    "write_ledger",
+]
 
-REPORT_FILE = "report.json"
+_REPORT_FILE = "report.json"
+_LEDGER_FILE = ".cdal-ledger.json"
 
 
 @dataclass(frozen=True)
@@ -61,18 +71,23 @@ class Report:
 
     def write(self, out: Path) -> None:
         """Write `report.json` in one step."""
-        with atomic(out / REPORT_FILE) as path:
+        with atomic(out / _REPORT_FILE) as path:
             path.write_text(self.to_json(), encoding="utf-8")
 
 
-def read_earlier(out: Path) -> dict[str, CaseReport]:
-    """Finished entries of an earlier run's report by case; empty where there is none that can be understood."""
+def read_ledger(out: Path) -> dict[str, CaseReport]:
+    """Every finished case in the folder, also of earlier runs; empty where nothing can be understood."""
     try:
-        entries = json.loads((out / REPORT_FILE).read_text(encoding="utf-8"))["cases"]
-        reports = [CaseReport(**entry) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError):
+        entries = json.loads((out / _LEDGER_FILE).read_text(encoding="utf-8"))
+        return {report.case: report for report in (CaseReport(**entry) for entry in entries)}
+    except (OSError, ValueError, TypeError):
         return {}
-    return {report.case: report for report in reports if report.status != "failed"}
+
+
+def write_ledger(ledger: Mapping[str, CaseReport], out: Path) -> None:
+    """Write what a later run needs to skip cases; apart from the report, which is of one run."""
+    with atomic(out / _LEDGER_FILE) as path:
+        path.write_text(json.dumps([asdict(entry) for entry in ledger.values()]) + "\n", encoding="utf-8")
 
 
 def segmented_case(files: CaseFiles, result: Result, outputs: list[Path], out: Path, fingerprint: str) -> CaseReport:
@@ -95,16 +110,22 @@ def skipped_case(earlier: CaseReport) -> CaseReport:
     return CaseReport(**{**asdict(earlier), "status": "skipped", "timing_ms": {}})
 
 
-def failed_case(files: CaseFiles, error: str) -> CaseReport:
+def failed_case(files: CaseFiles, error: CdalError) -> CaseReport:
     """The entry of a case that could not be done."""
-    return CaseReport(files.case, "failed", error, _source(files))
+    name = files.case if len(files.paths) > 1 else None
+    return CaseReport(files.case, "failed", _printable(error.brief(name)), _source(files))
 
 
 def _source(files: CaseFiles) -> str:
     """The file's name. Folders are left out, and so are a series' files: either may be named after the patient."""
     if files.kind == "dicom":
         return f"DICOM series of {len(files.paths)} file(s)"
-    return files.paths[0].name
+    return _printable(files.paths[0].name)
+
+
+def _printable(text: str) -> str:
+    """Text without the bytes of a file name that are no UTF-8."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _size(size: LabelSize) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,10 +15,9 @@ from numpy.typing import NDArray
 
 from cdal_sdk.bundle import Manifest
 from cdal_sdk.errors import CdalError, OutputError, ReadError, UsageError
-from cdal_sdk.study import LabelSize, Segmentation, SourceKind
-from cdal_sdk.writers import Algorithm, write_dicom_seg, write_mask_png, write_nifti, write_nifti_maps, write_preview
+from cdal_sdk.study import LabelSize, Segmentation, SourceKind, Study
 
-__all__ = ["Format", "Result", "Timing", "as_cdal_error", "check_formats", "remove_outputs"]
+__all__ = ["Format", "Result", "Timing", "as_cdal_error", "check_formats", "output_paths", "remove_outputs"]
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def as_cdal_error(error: Exception, case: str) -> CdalError:
     """
     if isinstance(error, CdalError):
         return error
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
         return ReadError("there is not enough memory for it", where=case, remedy="use a smaller --batch-size")
     _log.debug("case %s", case, exc_info=error)
     remedy = "run it alone with 'cdal --verbose segment' and report what that shows"
@@ -124,26 +124,34 @@ class Result:
 
         Args:
             out: output folder, made as needed.
-            formats: further formats.
+            formats: further formats; one that cannot hold this case, such as DICOM for a PNG, is passed over.
 
         Returns:
             The files written.
 
         Raises:
-            CdalError: the case's own if it failed; OutputError if a file cannot be written or does not read back.
+            CdalError: the case's own, if it failed.
+            UsageError: if the source would be replaced.
+            OutputError: if a file cannot be written or does not read back.
         """
+        from cdal_sdk.writers import write_preview
+
         segmentation, out = self.done, Path(out)
+        study = segmentation.study
+        sources = {os.path.realpath(path) for path in study.source.paths}
+        if not sources.isdisjoint(os.path.realpath(path) for path in output_paths(self.case, out)):
+            raise UsageError("the source would be replaced by its result", where=out, remedy="choose another folder")
         remove_outputs(self.case, out)
-        kind = segmentation.study.source.kind
-        default = _DEFAULT_FORMAT.get(kind) or ("png" if segmentation.study.planar else "nifti")
+        default = _DEFAULT_FORMAT.get(study.source.kind) or ("png" if study.planar else "nifti")
+        wanted = [chosen for chosen in dict.fromkeys((default, *formats)) if _applies(chosen, study)]
         written: list[Path] = []
         try:
-            for chosen in dict.fromkeys((default, *formats)):
+            for chosen in wanted:
                 paths = [out / name.format(case=self.case) for name in _FILES[chosen]]
                 written += paths
                 self._write(chosen, paths)
             written.append(out / _PREVIEW.format(case=self.case))
-            write_preview(segmentation.study, segmentation.mask, written[-1], self.manifest.labels)
+            write_preview(study, segmentation.mask, written[-1], self.manifest.labels)
         except BaseException:
             with suppress(OutputError):  # the first error says more
                 remove_outputs(self.case, out)
@@ -151,19 +159,28 @@ class Result:
         return written
 
     def _write(self, chosen: Format, paths: list[Path]) -> None:
+        """Write one format; each brings a library that takes a while to import."""
+        from cdal_sdk import writers
+
         segmentation, labels = self.done, self.manifest.labels
         study = segmentation.study
         match chosen:
             case "nifti":
-                write_nifti(segmentation.mask, study, paths[0])
+                writers.write_nifti(segmentation.mask, study, paths[0])
             case "dicom-seg":
-                algorithm = Algorithm(name=f"cDAL {self.manifest.name}", version=self.manifest.version)
-                write_dicom_seg(segmentation.mask, study, labels, algorithm, paths[0])
+                algorithm = writers.Algorithm(name=f"cDAL {self.manifest.name}", version=self.manifest.version)
+                writers.write_dicom_seg(segmentation.mask, study, labels, algorithm, paths[0])
             case "png":
-                write_mask_png(self.mask, paths[0], labels)
+                writers.write_mask_png(self.mask, paths[0], labels)
             case "probability":
-                write_nifti_maps(segmentation.probability, study, paths[0])
-                write_nifti_maps(segmentation.spread, study, paths[1])
+                writers.write_nifti_maps(segmentation.probability, study, paths[0])
+                writers.write_nifti_maps(segmentation.spread, study, paths[1])
+
+
+def output_paths(case: str, out: Path) -> list[Path]:
+    """Every file that a run may write for a case."""
+    names = (*(name for names in _FILES.values() for name in names), _PREVIEW)
+    return [out / name.format(case=case) for name in names]
 
 
 def remove_outputs(case: str, out: Path) -> None:
@@ -172,10 +189,14 @@ def remove_outputs(case: str, out: Path) -> None:
     Raises:
         OutputError: if something cannot be deleted.
     """
-    for name in (*(name for names in _FILES.values() for name in names), _PREVIEW):
-        path = out / name.format(case=case)
+    for path in output_paths(case, out):
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             what = f"an older output cannot be deleted ({error.strerror})"
             raise OutputError(what, where=path, remedy="remove it or choose another --out") from None
+
+
+def _applies(chosen: Format, study: Study) -> bool:
+    """Whether a format can hold a result for this source."""
+    return {"dicom-seg": study.source.kind == "dicom", "png": study.planar}.get(chosen, True)

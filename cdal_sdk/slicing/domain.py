@@ -49,6 +49,11 @@ def check_domain(study: Study, plan: Plan) -> None:
         raise refuse(f"this is {found}, the model was trained on {expected}")
     if domain.modalities and study.modality and study.modality not in domain.modalities:
         raise refuse(f"the modality is {study.modality}, the model was trained on {', '.join(domain.modalities)}")
+    low, high = float(study.image.min()), float(study.image.max())
+    if domain.values is not None and not domain.values[0] <= low <= high <= domain.values[1]:
+        raise refuse(
+            f"the values go from {low:g} to {high:g}, the model takes {domain.values[0]:g} to {domain.values[1]:g}"
+        )
     if study.spacing is None:
         return
     axes = 2 if study.planar else 3

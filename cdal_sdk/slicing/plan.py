@@ -43,11 +43,13 @@ class Domain:
         modalities: DICOM modalities; a source that does not tell its modality passes.
         spacing_mm: smallest and largest spacing on any axis.
         extent_mm: smallest and largest field of view on any axis.
+        values: smallest and largest raw value, for models that map fixed values.
     """
 
     modalities: tuple[str, ...] = ()
     spacing_mm: tuple[float, float] | None = None
     extent_mm: tuple[float, float] | None = None
+    values: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

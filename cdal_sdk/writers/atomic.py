@@ -33,10 +33,10 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _sync(temporary)
+        _sync(temporary, os.O_RDWR)  # Windows flushes only what is open for writing
         temporary.replace(path)
         if os.name == "posix":  # elsewhere a folder cannot be opened
-            _sync(path.parent)
+            _sync(path.parent, os.O_RDONLY)
     except OSError as error:
         raise OutputError(
             f"the file could not be written ({error.strerror or type(error).__name__})",
@@ -48,8 +48,8 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:

@@ -16,6 +16,7 @@ from cdal_sdk.bundle import Manifest, load_model, stored_weights, weights_identi
 from cdal_sdk.engines import fingerprint, stored_engine_names
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.engines.torchscript import TorchScriptEngine, save, trace
+from cdal_sdk.errors import UsageError
 from cdal_sdk.example import example_study
 from cdal_sdk.network import Generator
 from cdal_sdk.readers import discover, read_study
@@ -68,9 +69,12 @@ def export_model(
         say: called with what happens.
 
     Raises:
+        UsageError: if it would replace its own source.
         ModelError: if the checkpoint is unusable or its weights overflow half precision.
         GateError: if the engine disagrees with the reference; nothing is written.
     """
+    if Path(checkpoint).exists() and Path(checkpoint).resolve() == out.resolve():
+        raise UsageError("the export would replace its own source", where=out, remedy="choose another --out")
     model = load_model(checkpoint)
     sampling = model.manifest.sampling(votes, seed)
     manifest = replace(model.manifest, votes=sampling.votes, seed=sampling.seed)
@@ -93,7 +97,7 @@ def export_model(
         built_from = fingerprint("torchscript", weights_identity(weights), sampling, "cpu")
         description.write_text(json.dumps(built_from, indent=2) + "\n", encoding="utf-8")
         files = {engine_name: engine, description_name: description}
-        written = write_model_folder(out, manifest, weights, half=half, extra_files=files)
+        written = write_model_folder(out, manifest, weights, extra_files=files)
     return Exported(out, written, agreement, gate_images)
 
 

@@ -24,10 +24,14 @@ class Limits:
     Attributes:
         dice: least Dice of any label over all images.
         flips: largest share of pixels whose label changes.
+        probability: largest difference of a vote mean on the scale [0, 1]; it counts where both masks are empty, too.
+        volume_change: largest relative change of a label's size.
     """
 
     dice: float = 0.995
     flips: float = 0.002
+    probability: float = 0.05
+    volume_change: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,13 @@ class Agreement:
 
     def passes(self, limits: Limits) -> bool:
         """Whether the engine may be used."""
-        return self.finite and min(self.dice.values()) >= limits.dice and self.flips <= limits.flips
+        return (
+            self.finite
+            and min(self.dice.values()) >= limits.dice
+            and self.flips <= limits.flips
+            and self.probability <= limits.probability
+            and self.volume_change <= limits.volume_change
+        )
 
     def __str__(self) -> str:
         dice = ", ".join(f"{name} {value:.4f}" for name, value in self.dice.items())
@@ -75,9 +85,10 @@ def compare(
         raise GateError("there is no image to hold the engine against", remedy="give some with --data")
     labels, decision, polarity = manifest.labels, manifest.decision, manifest.polarity
     masks: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    difference, finite = 0.0, True
+    difference, finite, count = 0.0, True, 0
     for study in studies:
         images = prepare(study, manifest.plan).images
+        count += len(images)
         for start in range(0, len(images), batch):
             chunk = images[start : start + batch]
             shares = []
@@ -95,7 +106,7 @@ def compare(
         probability=difference,
         volume_change=max(abs(int(a.sum()) - int(b.sum())) / max(1, int(b.sum())) for a, b in sizes.values()),
         finite=finite,
-        images=sum(1 for _ in studies) if manifest.plan.kind == "planar" else sum(s.image.shape[3] for s in studies),
+        images=count,
     )
 
 
@@ -108,7 +119,8 @@ def check(name: str, agreement: Agreement, limits: Limits) -> None:
     if not agreement.passes(limits):
         raise GateError(
             f"it disagrees with the float32 reference and was not written: {agreement} "
-            f"(limits: Dice {limits.dice:g}, flips {100 * limits.flips:g} %)",
+            f"(limits: Dice {limits.dice:g}, flips {100 * limits.flips:g} %, probability {limits.probability:g}, "
+            f"volume {100 * limits.volume_change:g} %)",
             where=f"engine '{name}'",
             remedy="export with --fp32, or leave this engine out",
         )

@@ -22,6 +22,7 @@ from cdal_sdk.bundle import (
     read_manifest,
     save_checkpoint,
     store,
+    stored_weights,
     write_model_folder,
 )
 from cdal_sdk.errors import ModelError, OutputError
@@ -59,7 +60,7 @@ def test_a_folder_loads_as_it_was_written(folder):
     model = load_model(folder)
     assert model.manifest.with_files({}) == MANIFEST
     assert model.manifest.files.keys() == {WEIGHTS_FILE}
-    assert model.folder == folder
+    assert model.files == {WEIGHTS_FILE: folder / WEIGHTS_FILE}
     assert read_manifest(folder) == model.manifest
     for name, value in model.generator.state_dict().items():
         assert torch.equal(value, weights()[name])
@@ -74,7 +75,7 @@ def test_a_loaded_generator_is_ready_for_inference(folder):
 def test_a_folder_and_the_checkpoint_it_came_from_share_their_identity(folder, checkpoint):
     model = load_model(checkpoint)
     assert model.weights_sha256 == load_model(folder).weights_sha256
-    assert model.folder is None
+    assert not model.files
     assert model.manifest == MANIFEST
     assert read_manifest(checkpoint) == MANIFEST
 
@@ -85,7 +86,7 @@ def test_other_weights_have_another_identity(folder, tmp_path):
 
 
 def test_half_precision_halves_the_file_and_loads_in_float32(folder, tmp_path):
-    write_model_folder(tmp_path / "half", MANIFEST, weights(), half=True)
+    write_model_folder(tmp_path / "half", MANIFEST, stored_weights(weights(), half=True))
     sizes = [(path / WEIGHTS_FILE).stat().st_size for path in (folder, tmp_path / "half")]
     assert sizes[1] < 0.6 * sizes[0]
     for name, value in load_model(tmp_path / "half").generator.state_dict().items():
@@ -97,7 +98,7 @@ def test_what_overflows_half_precision_is_refused_by_name(tmp_path):
     spoilt = weights()
     spoilt["out.bias"] = torch.full((3,), 7e4)
     with pytest.raises(ModelError, match=r"'out.bias' overflows half precision"):
-        write_model_folder(tmp_path / "half", MANIFEST, spoilt, half=True)
+        stored_weights(spoilt, half=True)
     assert not list(tmp_path.iterdir())
 
 

@@ -99,6 +99,24 @@ def test_an_unknown_option_or_choice_is_2(cdal: Cdal, tmp_path: Path) -> None:
     assert cdal("segment", tmp_path, "--out", tmp_path, "--device", "abacus").returncode == 2
 
 
+def test_the_output_folder_may_lie_among_the_inputs(cdal: Cdal, volume_model: Path, tmp_path: Path) -> None:  # noqa: F811
+    write_volume(tmp_path / "scan.nii.gz")
+    command = ("segment", tmp_path, "--out", tmp_path / "masks", "--model", volume_model, "--engine", "torch", "--json")
+    for status in ("ok", "skipped"):
+        (case,) = json.loads(cdal(*command).stdout)["cases"]
+        assert (case["case"], case["status"]) == ("scan", status)
+
+
+def test_an_unforeseen_error_is_one_sentence(cdal: Cdal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def burst(*arguments: object, **settings: object) -> None:
+        raise ZeroDivisionError("details")
+
+    monkeypatch.setattr("cdal_sdk.readers.discover", burst)
+    result = cdal("segment", tmp_path, "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert "unexpected ZeroDivisionError" in one_sentence(result)
+
+
 def test_info(cdal: Cdal, volume_model: Path) -> None:  # noqa: F811
     assert "cdal-sdk" in cdal("info").stdout
     text = cdal("info", volume_model).stdout

@@ -19,7 +19,7 @@ from cdal_sdk.diffusion import Sampling
 from cdal_sdk.engines import Engine, VoteMaps
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.engines.torchscript import TorchScriptEngine
-from cdal_sdk.errors import GateError, ModelError, OutputError
+from cdal_sdk.errors import GateError, ModelError, OutputError, UsageError
 from cdal_sdk.example import example_study
 from cdal_sdk.study import Study
 from tests.segmenter.conftest import write_volume
@@ -67,6 +67,37 @@ def test_the_stored_engine_is_used_exactly_when_it_fits(
     Segmenter(tmp_path / "best.cdal", seed=9)
     Segmenter(tmp_path / "best.cdal", votes=1)
     assert len(loaded) == 1, "another seed or vote count needs another engine"
+
+
+def test_an_engine_that_the_manifest_does_not_list_is_not_used(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = export_model(checkpoint, tmp_path / "best.cdal").folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] = {"weights.safetensors": manifest["files"]["weights.safetensors"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("it was loaded")
+
+    monkeypatch.setattr(TorchScriptEngine, "load", refuse)
+    Segmenter(folder)
+
+
+def test_a_network_as_deep_as_its_canvas_exports(tmp_path: Path) -> None:
+    """The divisor leaves room for a single tile, also for the example that is traced."""
+    deep = replace(
+        VOLUME,
+        network=replace(VOLUME.network, multipliers=(1, 1, 1, 1, 1)),
+        plan=replace(VOLUME.plan, divisor=16),
+    )
+    assert export_model(save_tiny(deep, tmp_path / "deep"), tmp_path / "out").agreement.flips == 0
+
+
+def test_an_export_does_not_replace_its_source(tmp_path: Path) -> None:
+    folder = save_tiny(VOLUME, tmp_path / "tiny")
+    with pytest.raises(UsageError, match="replace its own source"):
+        export_model(folder, folder)
 
 
 def test_half_precision_halves_the_weights_and_the_engine_computes_with_them(checkpoint: Path, tmp_path: Path) -> None:
@@ -145,6 +176,8 @@ def test_each_limit_counts() -> None:
     for worse in (
         Agreement({"a": 0.999, "b": 0.99}, 0.0, 0.0, 0.0, finite=True, images=1),
         Agreement({"a": 0.999}, 0.0021, 0.0, 0.0, finite=True, images=1),
+        Agreement({"a": 1.0}, 0.0, 0.06, 0.0, finite=True, images=1),
+        Agreement({"a": 1.0}, 0.0, 0.0, 0.011, finite=True, images=1),
         Agreement({"a": 0.999}, 0.0, 0.0, 0.0, finite=False, images=1),
     ):
         assert not worse.passes(Limits())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
-from pydicom.uid import SegmentationStorage
+from pydicom.uid import MediaStorageDirectoryStorage, SegmentationStorage
 
 from cdal_sdk.errors import ReadError, UsageError
-from cdal_sdk.readers import discover, read_study
+from cdal_sdk.readers import dicom_series, discover, read_study
 
 
 def write_nifti(path: Path, shape: tuple[int, ...] = (4, 5, 6)) -> Path:
@@ -94,6 +95,34 @@ def test_a_missing_path_among_others_fails_alone(tmp_path):
     assert "nowhere.nii.gz: there is no such file" in str(failed.error)
 
 
+def test_a_link_in_a_circle_fails_alone_and_in_a_folder_is_nothing(tmp_path):
+    write_nifti(tmp_path / "scan.nii.gz")
+    (tmp_path / "loop.nii.gz").symlink_to(tmp_path / "loop.nii.gz")
+    good, failed = discover([tmp_path, tmp_path / "loop.nii.gz"])
+    assert (good.case, failed.case) == ("scan", "loop")
+    assert failed.error is not None
+    assert [files.case for files in discover([tmp_path])] == ["scan"]
+
+
+def test_an_excluded_folder_is_passed_over_unless_it_is_an_input(tmp_path, monkeypatch):
+    write_nifti(tmp_path / "scan.nii.gz")
+    write_nifti(tmp_path / "out" / "old.nii.gz")
+    inner = write_nifti(tmp_path / "out" / "deep" / "inner.nii.gz")
+    write_nifti(tmp_path / "deep" / "out" / "other.nii.gz")
+    (tmp_path / "link").symlink_to(tmp_path)
+
+    def cases(*inputs: Path, exclude: Path = tmp_path / "out") -> set[str]:
+        return {files.case for files in discover(inputs, exclude=exclude)}
+
+    assert cases(tmp_path) == cases(tmp_path / "link") == {"other", "scan"}
+    assert cases(tmp_path, exclude=tmp_path / "link" / "out") == {"other", "scan"}
+    assert cases(tmp_path, inner) == cases(tmp_path, inner.parent) == {"inner", "other", "scan"}
+    assert cases(tmp_path / "out") == {"inner", "old"}
+    assert cases(tmp_path, exclude=tmp_path) == {"inner", "old", "other", "scan"}
+    monkeypatch.chdir(tmp_path)
+    assert cases(Path(), exclude=Path("out")) == {"other", "scan"}
+
+
 @pytest.mark.parametrize("intent", ["label", "estimate"])
 @pytest.mark.parametrize("name", ["mask.nii", "mask.nii.gz"])
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
@@ -144,6 +173,16 @@ def test_a_series_is_split_where_the_orientation_differs(write_series):
     assert all(case.case.startswith(series.uid) for case in cases)
 
 
+def test_impossible_header_values_stop_no_other_case(tmp_path, write_series):
+    def long(index, ds):
+        if index == 4:
+            ds.PixelSpacing = [1, 1, 1]
+
+    write_nifti(tmp_path / "scan.nii.gz")
+    write_series(change=long)
+    assert sorted(len(case.paths) for case in discover([tmp_path])) == [1, 1, 4]
+
+
 def test_rounded_cosines_do_not_split_a_series(write_series):
     def rounded(index, ds):
         ds.ImageOrientationPatient = [1, 0.0004 * (index % 2), 0, 0, 1, 0]
@@ -171,6 +210,53 @@ def test_dicom_objects_that_are_no_images(write_series):
     assert [case.case for case in discover([series.folder])] == [series.uid]
     (named,) = discover([path])
     assert "seg.dcm" in str(named.error)
+    del segmentation.Rows, segmentation.SOPClassUID
+    segmentation.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    segmentation.save_as(series.folder / "DICOMDIR", enforce_file_format=False)
+    path.unlink()
+    (case,) = discover([series.folder])
+    assert case.error is None
+
+
+def test_a_slice_cut_off_anywhere_never_leaves_a_shorter_volume(write_series):
+    series = write_series()
+    damaged = series.files[-1]  # at the end of the stack, where no gap shows
+    raw = damaged.read_bytes()
+    header = len(raw) - series.voxels[..., 0].nbytes
+    uid = raw.rindex(series.uid.encode()) + len(series.uid)
+    for end in [*range(132, header, 13), header]:
+        damaged.write_bytes(raw[:end])
+        cases = discover([series.folder])
+        failed = []
+        for case in cases:
+            try:
+                read_study(case)
+            except ReadError as error:
+                assert damaged.name in str(error)
+                failed.append(case)
+        assert failed, end
+        if end > uid + 1:
+            assert [len(case.paths) for case in failed] == [len(case.paths) for case in cases] == [5], end
+
+
+def test_a_damaged_image_does_not_make_complete_ones_of_its_series_fail(tmp_path, write_xray):
+    good = write_xray(np.eye(4, dtype=np.uint16), "a.dcm")
+    raw = good.read_bytes()
+    (tmp_path / "b.dcm").write_bytes(raw[: raw.index(b"\x28\0\x10\0")])
+    intact, failed = discover([tmp_path])
+    assert intact.error is None
+    assert (failed.case, failed.kind) == ("b", "dicom")
+    assert "truncated or damaged" in str(failed.error)
+
+
+def test_finding_the_stacks_of_many_series_takes_linear_time(tmp_path, write_series, monkeypatch):
+    for number in range(4):
+        write_series(f"{number}")
+    compared = []
+    honest = dicom_series._same_stack
+    monkeypatch.setattr(dicom_series, "_same_stack", lambda one, other: compared.append(one) or honest(one, other))
+    assert len(discover([tmp_path])) == 4
+    assert len(compared) == 4 * 4
 
 
 def test_two_cases_of_one_name_stay_apart_and_stable(tmp_path):
@@ -211,4 +297,13 @@ def test_case_names_are_safe_as_file_names(tmp_path, write_series):
 def test_no_folder_name_gets_into_a_case_name(tmp_path):
     write_nifti(tmp_path / "Doe^Jane/scan.nii.gz")
     write_nifti(tmp_path / "Roe^Richard/scan.nii.gz")
-    assert not any("oe" in case.case for case in discover([tmp_path]))
+    (tmp_path / "Poe^Edgar").mkdir()
+    cases = discover([tmp_path, tmp_path / "Poe^Edgar", tmp_path / "Noe^Nobody"])
+    assert not any("oe" in case.case for case in cases)
+    *_, missing, empty = cases
+    assert re.fullmatch(r"missing-[0-9a-f]{8}", missing.case)
+    assert re.fullmatch(r"empty-folder-[0-9a-f]{8}", empty.case)
+    for case, name in ((missing, "Noe^Nobody"), (empty, "Poe^Edgar")):
+        assert case.error is not None
+        assert name in str(case.error)
+        assert name not in case.error.brief()

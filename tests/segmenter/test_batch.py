@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cdal_sdk import Segmenter, segment_cases
+from cdal_sdk import Segmenter as AnySegmenter
+from cdal_sdk import segment_cases
+from cdal_sdk.errors import UsageError
 from cdal_sdk.readers import discover
 from cdal_sdk.segmenter import Format
 from cdal_sdk.slicing import Plan, Prepared
@@ -24,7 +28,7 @@ from tests.synthetic_dicom import ACCESSION, BIRTH_DATE, PATIENT_ID, PATIENT_NAM
 def run(model: Path, source: Path, out: Path, *, formats: tuple[Format, ...] = (), **settings: Any) -> dict[str, Any]:
     """Segment everything in a folder; returns the report, checked to be what is on disk, by case."""
     overwrite = settings.pop("overwrite", False)
-    segmenter = Segmenter(model, **{"engine": "torch", **settings})  # eager: tracing takes longer than all else here
+    segmenter = AnySegmenter(model, **{"engine": "torch", **settings})  # eager: tracing takes longer than all else here
     report = segment_cases(segmenter, discover([source]), out, formats=formats, overwrite=overwrite)
     on_disk = json.loads((out / "report.json").read_text())
     assert on_disk == json.loads(report.to_json())
@@ -49,7 +53,7 @@ def test_outputs_and_report(volume_model: Path, inputs: Path, tmp_path: Path) ->
     assert {key: report[key] for key in ("model", "engine", "seed", "votes")} == {
         "model": "tiny-volume", "engine": "torch", "seed": 4, "votes": 2,
     }  # fmt: skip
-    expected = {"report.json"}
+    expected = {"report.json", ".cdal-ledger.json"}
     for case in "ab":
         expected |= {f"{folder}{case}.nii.gz" for folder in ("", "probability/", "spread/")}
         expected.add(f"previews/{case}.png")
@@ -59,7 +63,9 @@ def test_outputs_and_report(volume_model: Path, inputs: Path, tmp_path: Path) ->
     assert cases["a"]["source"] == "a.nii.gz"
     assert set(cases["a"]["timing_ms"]) == {"read", "prepare", "engine", "restore", "write"}
     assert set(cases["a"]["labels"]) == {"Anterior", "Posterior"}
-    assert {name for case in cases.values() for name in case["outputs"]} == expected - {"report.json"}
+    assert {name for case in cases.values() for name in case["outputs"]} == {
+        name for name in expected if "json" not in name
+    }
 
     source, mask = (nibabel.load(path) for path in (inputs / "a.nii.gz", tmp_path / "out/a.nii.gz"))
     np.testing.assert_array_equal(mask.affine, source.affine)
@@ -151,17 +157,48 @@ def test_an_unforeseen_error_fails_one_case(
 
 
 def test_an_interrupted_run_leaves_a_valid_report(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
-    out, segmenter = tmp_path / "out", Segmenter(volume_model, engine="torch")
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_run(volume_model, inputs, out)
+    report = json.loads((out / "report.json").read_text())
+    assert [case["status"] for case in report["cases"]] == ["ok"]
+
+
+def test_no_run_forgets_what_others_finished(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(volume_model, inputs, out)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_run(volume_model, inputs, out)
+    write_volume(tmp_path / "other/c.nii.gz", 2)
+    assert list(run(volume_model, tmp_path / "other", out)) == ["c"], "the report is of this run alone"
+    assert [case["status"] for case in run(volume_model, inputs, out).values()] == ["skipped", "skipped"]
+
+
+def interrupted_run(model: Path, inputs: Path, out: Path) -> None:
+    """A run that the user stops when the first case is told."""
 
     def interrupt(case: object) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        segment_cases(segmenter, discover([inputs]), out, on_case=interrupt)
+    segment_cases(AnySegmenter(model, engine="torch"), discover([inputs]), out, on_case=interrupt)
 
-    report = json.loads((out / "report.json").read_text())
-    assert [case["status"] for case in report["cases"]] == ["ok"]
-    assert "skipped" in {case["status"] for case in run(volume_model, inputs, out).values()}
+
+def test_an_input_is_never_replaced_by_its_result(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    before = (inputs / "a.nii.gz").read_bytes()
+    (tmp_path / "link").symlink_to(inputs)
+    for out in (inputs, tmp_path / "link"):
+        with pytest.raises(UsageError, match=r"a\.nii\.gz: an input would be replaced"):
+            run(volume_model, inputs, out)
+        with pytest.raises(UsageError, match="the source would be replaced"):
+            AnySegmenter(volume_model, engine="torch")(inputs / "a.nii.gz").save(out)
+    assert (inputs / "a.nii.gz").read_bytes() == before
+
+
+def test_a_file_name_that_is_no_utf8(volume_model: Path, tmp_path: Path) -> None:
+    source = write_volume(tmp_path / "in/x.nii.gz")
+    source.rename(os.fsdecode(os.fsencode(source.parent) + b"/M\xfcller.nii.gz"))
+    (case,) = run(volume_model, tmp_path / "in", tmp_path / "out").values()
+    assert case["status"] == "ok"
 
 
 def test_dicom_becomes_a_segmentation_and_names_no_patient(
@@ -174,11 +211,31 @@ def test_dicom_becomes_a_segmentation_and_names_no_patient(
     assert case["status"] == "ok"
     assert case["outputs"] == [f"{series.uid}.dcm", f"{series.uid}.nii.gz", f"previews/{series.uid}.png"]
     np.testing.assert_allclose(nibabel.load(tmp_path / f"out/{series.uid}.nii.gz").affine, series.affine, atol=1e-5)
-    for path in (tmp_path / "out").rglob("*"):
-        if path.is_file() and path.suffix != ".dcm":
-            content = path.read_bytes()
-            for secret in (PATIENT_NAME, PATIENT_ID, BIRTH_DATE, ACCESSION):
-                assert secret.encode() not in content, path.name
+    assert not secrets_in(tmp_path / "out")
+
+
+def test_a_failing_series_names_no_patient(volume_model: Path, write_series: WriteSeries, tmp_path: Path) -> None:
+    series = write_series(PATIENT_NAME, skip=[2])
+    (case,) = run(volume_model, series.folder, tmp_path / "out").values()
+    assert case["status"] == "failed"
+    assert "slice is missing" in case["error"]
+    assert not secrets_in(tmp_path / "out")
+
+
+def secrets_in(out: Path) -> list[str]:
+    """Files with a trace of the patient; a DICOM segmentation belongs to the patient and may have one."""
+    found = []
+    for path in out.rglob("*"):
+        if not path.is_file() or path.suffix == ".dcm":
+            continue
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        elif path.suffix == ".png":
+            content = repr(Image.open(path).info).encode()
+        secrets = (PATIENT_NAME, PATIENT_ID, BIRTH_DATE, ACCESSION)
+        found += [path.name for secret in secrets if secret.encode() in content or secret in str(path.relative_to(out))]
+    return found
 
 
 def test_pictures(planar_model: Path, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 import pytest
 
 from cdal_sdk.errors import OutputError
@@ -39,6 +42,21 @@ def test_a_refusal_of_the_file_system_names_the_file(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"mask\.png"), atomic(tmp_path / "file" / "mask.png"):
         pass
+
+
+def test_a_file_is_flushed_through_a_writable_handle(tmp_path, monkeypatch):
+    flushed = []
+
+    def strict(handle):  # as Windows is
+        flushed.append(stat.S_ISREG(os.fstat(handle).st_mode))
+        if flushed[-1]:
+            os.write(handle, b"")
+
+    monkeypatch.setattr(os, "fsync", strict)
+    with atomic(tmp_path / "mask.png") as temporary:
+        temporary.write_bytes(b"x")
+    assert flushed[0]
+    assert (tmp_path / "mask.png").read_bytes() == b"x"
 
 
 def test_an_older_file_is_replaced_with_the_usual_permissions(tmp_path):

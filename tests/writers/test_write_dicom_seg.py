@@ -174,8 +174,9 @@ def with_bad_tags(index, ds):
 
 @pytest.mark.parametrize("change", [without_required_tags, with_bad_tags])
 def test_no_result_is_lost_over_bad_source_tags(tmp_path, write_series, change, recwarn):
-    study = read(write_series(change=change).folder)
+    series = write_series(change=change)
     recwarn.clear()
+    study = read(series.folder)
     mask = asymmetric_mask(study)
     write_dicom_seg(mask, study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
     ds = dcmread(tmp_path / "seg.dcm")
@@ -188,8 +189,9 @@ def test_no_result_is_lost_over_bad_source_tags(tmp_path, write_series, change, 
 
 
 def test_an_unusual_name_is_kept_and_quoted_nowhere(tmp_path, write_series, recwarn, caplog):
-    study = read(write_series(change=lambda index, ds: setattr(ds, "PatientName", "Unmistakable")).folder)
+    series = write_series(change=lambda index, ds: setattr(ds, "PatientName", "Unmistakable"))
     recwarn.clear()
+    study = read(series.folder)
     write_dicom_seg(asymmetric_mask(study), study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
     assert dcmread(tmp_path / "seg.dcm").PatientName == "Unmistakable"
     assert "Unmistakable" not in caplog.text + "".join(str(warning.message) for warning in recwarn)

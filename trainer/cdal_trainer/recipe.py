@@ -135,7 +135,7 @@ class Optimisation:
         warmup: steps of linear warm-up.
         adam_betas: of both optimisers.
         ema: decay of the averaged weights; 0 keeps the raw ones.
-        grad_clip: largest norm of the generator's gradient; 0 does not clip.
+        grad_clip: largest norm of either network's gradient; 0 does not clip.
         validate_every: steps between validations and their checkpoints.
         seed: of everything random.
     """

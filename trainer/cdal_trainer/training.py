@@ -16,7 +16,7 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
-from cdal_sdk.bundle import save_checkpoint
+from cdal_sdk.bundle import load_checkpoint, save_checkpoint
 from cdal_sdk.errors import TrainingError
 from cdal_trainer.data import Batch, PreparedCase, SliceBatches, decathlon_cases, prepare_case, split_folds
 from cdal_trainer.recipe import Recipe
@@ -156,7 +156,9 @@ def _loop(
         dice: dict[str, float] = {}
         last = state.step == settings.steps
         if last or state.step % settings.validate_every == 0:
-            dice = _validate_and_save(state, validation, out, whole=last)
+            dice = _validate_and_save(state, validation, out)
+            if last:
+                dice = _score_best(state, validation, out)
             saved = time.monotonic()
         elif time.monotonic() - saved > _SAVE_EVERY_SECONDS:
             _save(state, out / "last.pt", {})
@@ -179,24 +181,30 @@ def _loop(
         tick = time.monotonic()
 
 
-def _validate_and_save(
-    state: TrainingState, validation: list[PreparedCase], out: Path, *, whole: bool
-) -> dict[str, float]:
-    """Score held-out cases and keep the best weights; they compete on the same few cases all the way.
-
-    Returns:
-        Dice by label, over those cases, or at the end over all with all votes.
-    """
-    data, manifest, generator = state.recipe.data, state.recipe.manifest(), state.averaged_generator()
-    dice = validate(generator, manifest, validation[: data.validation_cases], data.validation_votes)
+def _validate_and_save(state: TrainingState, validation: list[PreparedCase], out: Path) -> dict[str, float]:
+    """Score a few held-out cases, always the same ones, and keep the best weights."""
+    data = state.recipe.data
+    cases = validation[: data.validation_cases]
+    dice = validate(state.averaged_generator(), state.recipe.manifest(), cases, data.validation_votes)
+    metrics = {f"dice_{name}_of_{len(cases)}_cases": value for name, value in dice.items()}
     score = sum(dice.values()) / len(dice)
-    if whole:
-        dice = validate(generator, manifest, validation, manifest.votes)
-    metrics = {f"dice_{name}": value for name, value in dice.items()}
     if score >= state.best:
         state.best = score
         _save(state, out / "best.pt", metrics)
     _save(state, out / "last.pt", metrics)
+    return dice
+
+
+def _score_best(state: TrainingState, validation: list[PreparedCase], out: Path) -> dict[str, float]:
+    """Score the best weights on all held-out cases with all votes, and write that into `best.pt`."""
+    content = load_checkpoint(out / "best.pt")
+    manifest = state.recipe.manifest()
+    generator = state.averaged_generator()
+    generator.load_state_dict(content["generator"])
+    dice = validate(generator, manifest, validation, manifest.votes)
+    content["manifest"]["provenance"]["metrics"] = {f"dice_{name}": value for name, value in dice.items()}
+    if state.fabric.is_global_zero:
+        save_checkpoint(content, out / "best.pt")
     return dice
 
 
