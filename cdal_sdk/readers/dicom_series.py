@@ -92,9 +92,8 @@ def _cases(pieces: Sequence[_Slice]) -> list[CaseFiles]:
         return cases + [CaseFiles(piece.path.stem, "dicom", (piece.path,), piece.error) for piece in damaged]
     error = damaged[0].error if damaged else None
     stacks[0] += damaged  # in one case only, as every file is
-    for stack in stacks:
-        cases.append(CaseFiles(stack[0].series, "dicom", tuple(piece.path for piece in stack), error))
-    return cases
+    paths = [tuple(piece.path for piece in stack) for stack in stacks]
+    return cases + [CaseFiles(pieces[0].series, "dicom", members, error) for members in paths]
 
 
 def _header(path: Path, *, explicit: bool) -> _Slice | None:

@@ -77,7 +77,7 @@ def discover(inputs: Sequence[Path], exclude: Path | None = None) -> list[CaseFi
     # By resolved path, so that a file named twice is one input; the order of insertion is the order of the cases.
     files = {_real(path): path for paths in listed.values() for path in paths}
     order = {path: number for number, path in enumerate(files.values())}
-    found = _recognise_all(list(order), explicit=frozenset(inputs))
+    found = _recognise_all(list(order), explicit=frozenset(listed))
     if not found:
         names = ", ".join(str(given) for given in inputs) or "the given inputs"
         raise UsageError("there is nothing to segment here", where=names, remedy=f"give {_FORMATS} files")

@@ -111,11 +111,11 @@ def train(
         TrainingError: on unusable data, a folder of another run, a full disk, or divergence (naming the step).
     """
     fabric = hardware.fabric()
-    out.mkdir(parents=True, exist_ok=True)
     values = {label.value for label in recipe.labels}
     found = {case.name: case for case in decathlon_cases(data)}
     training, held_out = split_folds(list(found), recipe.data.folds, fold)
     split = f"fold {fold} of {recipe.data.folds}: {len(training)} cases for training, {len(held_out)} for validation"
+    out.mkdir(parents=True, exist_ok=True)
     state = TrainingState(recipe, fabric, split)
     if (out / "last.pt").exists():
         state.restore(out / "last.pt")
