@@ -120,7 +120,7 @@ def _may_be_image(header: FileDataset, *, complete: bool) -> bool:
     uid = UID(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
     if any(part in uid.name for part in _NOT_IMAGES):
         return False
-    return complete or uid.name == uid or "Image Storage" in uid.name
+    return complete or not uid or "Image Storage" in uid.name
 
 
 def _frame(header: Dataset) -> tuple[float, ...] | None:
