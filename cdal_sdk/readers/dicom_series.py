@@ -120,7 +120,9 @@ def _may_be_image(header: FileDataset, *, complete: bool) -> bool:
     uid = UID(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
     if any(part in uid.name for part in _NOT_IMAGES):
         return False
-    return complete or not uid or "Image Storage" in uid.name
+    if uid.name == uid:  # a private class, whose objects need no image, or a class that is cut off with all behind it
+        return complete or not header.get("SeriesInstanceUID")
+    return complete or "Image Storage" in uid.name
 
 
 def _frame(header: Dataset) -> tuple[float, ...] | None:

@@ -117,7 +117,7 @@ def failed_case(files: CaseFiles, error: CdalError) -> CaseReport:
 
 
 def _source(files: CaseFiles) -> str:
-    """The file's name, if it was recognised. Folders are left out, and so are a series' files: either may be named after the patient."""
+    """The file's name, if it was recognised; no folders and no files of a series, which may be named after patients."""
     if files.kind == "dicom":
         return f"DICOM series of {len(files.paths)} file(s)"
     return files.case if files.kind is None else _printable(files.paths[0].name)
