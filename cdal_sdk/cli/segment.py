@@ -32,7 +32,9 @@ def segment(
         list[str] | None,
         typer.Option("--format", help="Further outputs: nifti, dicom-seg, png or probability; repeatable."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="2-D images that the engine takes at once.")] = 16,
+    batch_size: Annotated[
+        int | None, typer.Option(help="2-D images that the engine takes at once; by default what suits the device.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo cases that could be skipped.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Accept what lies outside the model's domain.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
