@@ -42,7 +42,8 @@ class CdalError(Exception):
 
     def _text(self, where: str | None) -> str:
         text = self.what if where is None else f"{where}: {self.what}"
-        return text if self.remedy is None else f"{text}; {self.remedy}"
+        text = text if self.remedy is None else f"{text}; {self.remedy}"
+        return text.encode("utf-8", "replace").decode("utf-8")  # a path may hold bytes that no terminal or file takes
 
 
 class UsageError(CdalError):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cdal_sdk.study import Label, LabelSize, Study
 
-__all__ = ["decide", "measure", "probabilities"]
+__all__ = ["decide", "dice", "measure", "probabilities"]
 
 Decision = Literal["threshold", "argmax"]
 _MM3_PER_ML = 1000.0
@@ -24,6 +24,13 @@ def decide(
     values = np.array([0, *(label.value for label in labels)], np.uint8)
     mask: NDArray[np.uint8] = values[mean.argmax(axis=0)]
     return mask
+
+
+def dice(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], value: int) -> float:
+    """2 |A and B| / (|A| + |B|) of one label value; 1 where both are empty."""
+    a, b = prediction == value, truth == value
+    total = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / total if total else 1.0
 
 
 def probabilities(

@@ -68,7 +68,6 @@ def _exit_code(error: CdalError) -> int:
 
 
 def _fail(text: str, code: int) -> None:
-    printable = text.encode("utf-8", "replace").decode("utf-8")
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print("[bold red]Error:[/]", escape(printable))
+    console.print("[bold red]Error:[/]", escape(text))
     sys.exit(code)

@@ -113,19 +113,14 @@ def skipped_case(earlier: CaseReport) -> CaseReport:
 def failed_case(files: CaseFiles, error: CdalError) -> CaseReport:
     """The entry of a case that could not be done."""
     name = files.case if len(files.paths) > 1 else None
-    return CaseReport(files.case, "failed", _printable(error.brief(name)), _source(files))
+    return CaseReport(files.case, "failed", error.brief(name), _source(files))
 
 
 def _source(files: CaseFiles) -> str:
     """The file's name, if it was recognised; no folders and no files of a series, which may be named after patients."""
     if files.kind == "dicom":
         return f"DICOM series of {len(files.paths)} file(s)"
-    return files.case if files.kind is None else _printable(files.paths[0].name)
-
-
-def _printable(text: str) -> str:
-    """Text without the bytes of a file name that are no UTF-8."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return files.case if files.kind is None else files.paths[0].name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _size(size: LabelSize) -> dict[str, Any]:

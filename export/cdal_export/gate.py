@@ -10,7 +10,7 @@ import numpy as np
 from cdal_sdk.bundle import Manifest
 from cdal_sdk.engines import Engine
 from cdal_sdk.errors import GateError
-from cdal_sdk.masks import decide, probabilities
+from cdal_sdk.masks import decide, dice, probabilities
 from cdal_sdk.slicing import prepare
 from cdal_sdk.study import Study
 
@@ -105,7 +105,7 @@ def compare(
     ours, theirs = np.concatenate(masks[0]), np.concatenate(masks[1])
     sizes = {label.name: (ours == label.value, theirs == label.value) for label in labels}
     return Agreement(
-        dice={name: _dice(a, b) for name, (a, b) in sizes.items()},
+        dice={label.name: dice(ours, theirs, label.value) for label in labels},
         flips=float((ours != theirs).mean()),
         probability=difference,
         volume_change=max(abs(int(a.sum()) - int(b.sum())) / max(1, int(b.sum())) for a, b in sizes.values()),
@@ -128,8 +128,3 @@ def check(name: str, agreement: Agreement, limits: Limits) -> None:
             where=f"engine '{name}'",
             remedy="export with --fp32, or leave this engine out",
         )
-
-
-def _dice(a: np.ndarray, b: np.ndarray) -> float:
-    total = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / total if total else 1.0

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from cdal_sdk.masks import dice
 from cdal_sdk.network import Generator
 from cdal_trainer.average import WeightAverage
 from cdal_trainer.data import PreparedCase
 from cdal_trainer.recipe import Optimisation
 from cdal_trainer.state import learning_rate
-from cdal_trainer.validate import dice, validate
+from cdal_trainer.validate import validate
 from tests.tiny_model import enliven
 
 SETTINGS = Optimisation(steps=100, batch=1, lr_generator=1e-3, lr_discriminator=1e-4, lr_final=1e-5, warmup=10)

@@ -6,22 +6,14 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cdal_sdk.bundle import Manifest
 from cdal_sdk.engines import fuse
-from cdal_sdk.masks import decide
+from cdal_sdk.masks import decide, dice
 from cdal_sdk.network import Generator
 from cdal_trainer.data import PreparedCase
 
-__all__ = ["dice", "validate"]
-
-
-def dice(prediction: NDArray[np.uint8], truth: NDArray[np.uint8], value: int) -> float:
-    """2 |A and B| / (|A| + |B|) of one label value; 1 where both are empty."""
-    a, b = prediction == value, truth == value
-    total = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / total if total else 1.0
+__all__ = ["validate"]
 
 
 @torch.inference_mode()
