@@ -12,7 +12,7 @@ import torch
 from cdal_sdk.masks import dice
 from cdal_sdk.network import Generator
 from cdal_trainer.average import WeightAverage
-from cdal_trainer.data import PreparedCase
+from cdal_trainer.prepared import PreparedCase
 from cdal_trainer.recipe import Optimisation
 from cdal_trainer.state import learning_rate
 from cdal_trainer.validate import validate

@@ -199,3 +199,22 @@ def test_other_precisions_run(data, recipe, tmp_path, precision):
     hardware = replace(HARDWARE, precision=precision)
     best = train(recipe, data, tmp_path / "run", hardware=hardware)
     assert load(best)["raw_generator"]["label_conv.weight"].dtype == torch.float32
+
+
+def test_a_run_on_pictures(pictures, planar_recipe, tmp_path):
+    best = train(planar_recipe, pictures, tmp_path / "run", hardware=HARDWARE)
+    assert load_model(best).manifest.provenance.metrics.keys() == {"dice_Lungs"}
+
+
+def test_a_run_may_start_from_another_model(data, recipe, whole_run, tmp_path):
+    start = replace(recipe, optimisation=replace(recipe.optimisation, initial=str(whole_run / "best.pt")))
+    state = TrainingState(start, HARDWARE.fabric(), "")
+    for name, value in load(whole_run / "best.pt")["generator"].items():
+        assert torch.equal(state.generator.state_dict()[name], value)
+        assert torch.equal(state.average.weights[name], value)
+
+
+def test_a_start_of_another_network_is_refused(planar_recipe, whole_run):
+    start = replace(planar_recipe, optimisation=replace(planar_recipe.optimisation, initial=str(whole_run / "best.pt")))
+    with pytest.raises(TrainingError, match="network differs"):
+        TrainingState(start, HARDWARE.fabric(), "")

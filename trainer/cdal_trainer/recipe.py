@@ -28,6 +28,9 @@ class Data:
 
     Attributes:
         folds: number of parts of the cases; one is held out for validation.
+        cases: shell pattern of the names of the cases that take part.
+        patient: regular expression that finds the patient in a case's name, so that none is on both sides; where it
+            is empty, each case is a patient.
         crop: height and width of a training slice: larger ones are cropped at random, smaller ones padded.
         foreground_share: share of the slices of a batch that contain a label.
         validation_cases: how many held-out cases are segmented during training (all at the end).
@@ -36,6 +39,8 @@ class Data:
 
     folds: int
     crop: tuple[int, int]
+    cases: str = "*"
+    patient: str = ""
     foreground_share: float = 0.75
     validation_cases: int = 8
     validation_votes: int = 1
@@ -50,6 +55,15 @@ class Augmentation:
         rotation: largest angle in degrees.
         scale: smallest and largest zoom.
         translation: largest shift in pixels.
+        padding: what comes in from outside: the image's "border", or "zeros".
+        flip: probability of a mirror image, for each axis.
+        turn: probability of one to three quarter turns.
+        colour: probability of a change of colours.
+        brightness: largest shift of all channels, on the network's intensity scale.
+        contrast: largest change of the contrast, as a share.
+        saturation: the same for the saturation.
+        hue: largest turn of the hue, as a share of a full one.
+        histogram: probability of a random monotonous mapping of the intensities.
         gamma: probability of a gamma change of contrast.
         gamma_range: smallest and largest exponent.
         bias: probability of a smooth intensity field.
@@ -62,6 +76,15 @@ class Augmentation:
     rotation: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     translation: float = 0.0
+    padding: Literal["border", "zeros"] = "border"
+    flip: float = 0.0
+    turn: float = 0.0
+    colour: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    histogram: float = 0.0
     gamma: float = 0.0
     gamma_range: tuple[float, float] = (0.7, 1.5)
     bias: float = 0.0
@@ -138,6 +161,7 @@ class Optimisation:
         grad_clip: largest norm of either network's gradient; 0 does not clip.
         validate_every: steps between validations and their checkpoints.
         seed: of everything random.
+        initial: model to start from: a bundled one's name, a model folder or a checkpoint; "" for random weights.
     """
 
     steps: int
@@ -151,6 +175,7 @@ class Optimisation:
     grad_clip: float = 1.0
     validate_every: int = 500
     seed: int = 0
+    initial: str = ""
 
 
 @dataclass(frozen=True)

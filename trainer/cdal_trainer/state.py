@@ -17,11 +17,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from cdal_sdk.bundle import checkpoint_content, load_checkpoint
+from cdal_sdk.bundle import checkpoint_content, load_checkpoint, load_model
 from cdal_sdk.errors import TrainingError
 from cdal_sdk.network import Generator
 from cdal_trainer.average import WeightAverage
-from cdal_trainer.data import Batch
+from cdal_trainer.batches import Batch
 from cdal_trainer.discriminator import Discriminator
 from cdal_trainer.recipe import Optimisation, Recipe
 from cdal_trainer.steps import discriminator_losses, encode_label, generator_loss
@@ -51,6 +51,8 @@ class TrainingState:
         torch.manual_seed(recipe.optimisation.seed)
         network, settings = recipe.network, recipe.discriminator
         self.generator = Generator(network)
+        if recipe.optimisation.initial:
+            _start_from(self.generator, recipe.optimisation.initial)
         self.discriminator = Discriminator(
             network.label_channels, network.image_size, settings.width, settings.time_width, recipe.attention.scale
         )
@@ -148,3 +150,15 @@ class TrainingState:
         """A seed for this step's noise on this device."""
         entropy = [self.recipe.optimisation.seed, self.fabric.global_rank, self.step]
         return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _start_from(generator: Generator, reference: str) -> None:
+    """Take the weights of another model of the same network."""
+    model = load_model(reference)
+    if model.manifest.network != generator.config:
+        raise TrainingError(
+            "its network differs from the recipe's",
+            where=f"optimisation.initial '{reference}'",
+            remedy="give the recipe the network of that model, or start from random weights",
+        )
+    generator.load_state_dict(model.generator.state_dict())

@@ -18,7 +18,9 @@ from torch.utils.data import DataLoader
 
 from cdal_sdk.bundle import load_checkpoint, save_checkpoint
 from cdal_sdk.errors import TrainingError
-from cdal_trainer.data import Batch, PreparedCase, SliceBatches, decathlon_cases, prepare_case, split_folds
+from cdal_trainer.batches import Batch, SliceBatches
+from cdal_trainer.cases import labelled_cases, split_folds
+from cdal_trainer.prepared import PreparedCase, prepare_case
 from cdal_trainer.recipe import Recipe
 from cdal_trainer.state import TrainingState
 from cdal_trainer.validate import validate
@@ -98,7 +100,7 @@ def train(
 
     Args:
         recipe: every setting.
-        data: Decathlon folder.
+        data: folder with a Decathlon index, or with `images` and `masks`.
         out: run folder, gets `last.pt`, `best.pt` (best validation), `recipe.json`, `split.json` and `log.csv`.
         fold: which part of the cases is held out.
         hardware: where to run.
@@ -112,8 +114,8 @@ def train(
     """
     fabric = hardware.fabric()
     values = {label.value for label in recipe.labels}
-    found = {case.name: case for case in decathlon_cases(data)}
-    training, held_out = split_folds(list(found), recipe.data.folds, fold)
+    found = {case.name: case for case in labelled_cases(data, recipe.data.cases)}
+    training, held_out = split_folds(list(found), recipe.data.folds, fold, recipe.data.patient)
     split = f"fold {fold} of {recipe.data.folds}: {len(training)} cases for training, {len(held_out)} for validation"
     out.mkdir(parents=True, exist_ok=True)
     state = TrainingState(recipe, fabric, split)

@@ -11,7 +11,8 @@ from cdal_sdk.bundle import Manifest
 from cdal_sdk.engines import fuse
 from cdal_sdk.masks import decide, dice
 from cdal_sdk.network import Generator
-from cdal_trainer.data import PreparedCase
+from cdal_sdk.slicing import tile
+from cdal_trainer.prepared import PreparedCase
 
 __all__ = ["validate"]
 
@@ -25,8 +26,9 @@ def validate(
     sampler = fuse(generator, manifest.sampling(votes)).to(device)
     scores: dict[str, list[float]] = {label.name: [] for label in manifest.labels}
     for case in cases:
-        chunks = torch.split(torch.from_numpy(case.images), batch)
-        mean = torch.cat([sampler(chunk.to(device)).mean.cpu() for chunk in chunks]).numpy()
+        tiling = tile(case.images, manifest.plan)
+        chunks = torch.split(torch.from_numpy(tiling.cut(case.images)), batch)
+        mean = tiling.blend(torch.cat([sampler(chunk.to(device)).mean.cpu() for chunk in chunks]).numpy())
         mask = decide(mean.transpose(1, 0, 2, 3), manifest.labels, manifest.decision, manifest.polarity)
         for label in manifest.labels:
             scores[label.name].append(dice(mask, case.labels, label.value))
