@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 from cdal_sdk.errors import DomainError, ReadError, TrainingError
 from cdal_sdk.readers.image import read_image
@@ -14,9 +17,10 @@ from cdal_sdk.readers.nifti import read_nifti
 from cdal_sdk.slicing import Plan, Slices, cut_slices, match_channels
 from cdal_sdk.slicing.resample import resample
 from cdal_sdk.study import Study
+from cdal_sdk.writers import atomic
 from cdal_trainer.cases import LabelledCase
 
-__all__ = ["PreparedCase", "prepare_case", "read_image_of", "read_label"]
+__all__ = ["PreparedCase", "prepare_case", "prepare_cases", "read_image_of", "read_label"]
 
 _WHITE = 255
 
@@ -100,6 +104,28 @@ def prepare_case(case: LabelledCase, plan: Plan, values: set[int]) -> PreparedCa
             remedy="give a larger plan.canvas, or crop the case",
         )
     return PreparedCase(case.name, slices.images, _label_slices(mask, slices))
+
+
+def prepare_cases(cases: Iterable[LabelledCase], plan: Plan, values: set[int], cache: Path) -> list[PreparedCase]:
+    """Prepare cases, or take them from a folder that an earlier run filled.
+
+    A cached case is found by its files (path, size, time of change) and by the plan; any other is prepared and added.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    prepared = []
+    for case in cases:
+        files = [
+            (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in (case.image, case.label)
+        ]
+        key = hashlib.sha256(repr((files, plan, sorted(values))).encode()).hexdigest()[:24]
+        path = cache / f"{key}.safetensors"
+        if not path.exists():
+            fresh = prepare_case(case, plan, values)
+            with atomic(path) as aside:
+                save_file({"images": fresh.images, "labels": fresh.labels}, aside)
+        arrays = load_file(path)
+        prepared.append(PreparedCase(case.name, arrays["images"], arrays["labels"]))
+    return prepared
 
 
 def _label_slices(mask: NDArray[np.uint8], slices: Slices) -> NDArray[np.uint8]:

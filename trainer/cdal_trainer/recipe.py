@@ -137,12 +137,15 @@ class Discrimination:
         time_width: width of its time embedding.
         r1_gamma: weight of the R1 penalty on real pairs.
         every: generator steps per discriminator step (the paper: 1).
+        separate: a discriminator for each denoising step (the paper's text) instead of one that is told the step (its
+            code). On one device only.
     """
 
     width: int = 32
     time_width: int = 128
     r1_gamma: float = 1.0
     every: int = 1
+    separate: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,7 @@ class Optimisation:
     Attributes:
         steps: generator steps of the whole run.
         batch: slices a step and device.
+        accumulate: parts in which a batch is computed, to save memory.
         lr_generator: initial learning rate, after the warm-up.
         lr_discriminator: the same for the discriminator.
         lr_final: where the cosine ends.
@@ -176,11 +180,15 @@ class Optimisation:
     validate_every: int = 500
     seed: int = 0
     initial: str = ""
+    accumulate: int = 1
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All of it. `network`, `plan` and `labels` go into the trained model's manifest unchanged."""
+    """All of it. `network`, `plan` and `labels` go into the trained model's manifest unchanged.
+
+    `method` is "cdal", or a baseline that is trained on the same batches (see `cdal_trainer.method`).
+    """
 
     name: str
     description: str
@@ -195,6 +203,7 @@ class Recipe:
     optimisation: Optimisation
     augmentation: Augmentation = field(default_factory=Augmentation)
     polarity: Literal[1, -1] = 1
+    method: str = "cdal"
     provenance: Provenance = field(default_factory=Provenance)
 
     def __post_init__(self) -> None:
@@ -205,6 +214,7 @@ class Recipe:
             "discriminator.every": self.discriminator.every,
             "optimisation.steps": self.optimisation.steps,
             "optimisation.batch": self.optimisation.batch,
+            "optimisation.accumulate": self.optimisation.accumulate,
             "optimisation.validate_every": self.optimisation.validate_every,
         }
         for name, value in counts.items():
