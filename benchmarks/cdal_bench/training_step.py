@@ -106,7 +106,7 @@ def measure_step(recipe: Recipe, hardware: Hardware, repeats: int = 5) -> StepCo
     (height, width), settings = recipe.data.crop, recipe.optimisation
     image = torch.randn(settings.batch, recipe.network.image_channels, height, width)
     batch = image, torch.randint(0, 2, (settings.batch, height, width)).to(torch.uint8)
-    with _FlopCounter() as counter:  # type: ignore[no-untyped-call] - the warm-up, too
+    with _FlopCounter() as counter:  # type: ignore[no-untyped-call]
         flop = state.sides(batch, lambda: counter.total)
     runs = [state.sides(batch, time.perf_counter) for _ in range(repeats)]
     seconds = {side: median(run[side] for run in runs) for side in flop}
