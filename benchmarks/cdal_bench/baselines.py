@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 from torch import Tensor, nn
@@ -44,12 +45,13 @@ class Baseline(nn.Module):
                 f"an image of {image.shape[2]}x{image.shape[3]} pixels does not fit the network",
                 remedy=f"pad height and width to multiples of {self.divisor}",
             )
-        result: Tensor | list[Tensor] = self.network(image)
-        return result if isinstance(result, Tensor) else result[0]
+        output = self.network(image)
+        logits: Tensor = output if isinstance(output, Tensor) else output[0]
+        return logits
 
     def label(self, image: Tensor) -> Tensor:
         """The label on the generator's scale, [n, label, h, w] in [-1, 1]: 2 p - 1."""
-        logits = self(image)
+        logits: Tensor = self(image)
         return (logits / 2).tanh() if self.label_channels == 1 else 2 * logits.softmax(dim=1) - 1
 
 
@@ -72,16 +74,19 @@ def build_baseline(name: str, image_channels: int, label_channels: int, width: i
     if name not in BASELINES:
         raise UsageError(f"there is no baseline '{name}'", remedy=f"choose one of: {', '.join(BASELINES)}")
     try:
-        from monai.networks.nets import BasicUNet, BasicUNetPlusPlus, UNet
+        from monai.networks.nets.basic_unet import BasicUNet
+        from monai.networks.nets.basic_unetplusplus import BasicUNetPlusPlus
+        from monai.networks.nets.unet import UNet
     except ModuleNotFoundError:
         raise MissingExtraError("monai", "train") from None
     widths = tuple(width * 2**level for level in range(_LEVELS))
     features = (*widths, width)
-    network = {
+    makers: dict[str, Callable[[], nn.Module]] = {
         "unet": lambda: BasicUNet(2, image_channels, label_channels, features),
         "unetplusplus": lambda: BasicUNetPlusPlus(2, image_channels, label_channels, features),
         "resunet": lambda: UNet(2, image_channels, label_channels, widths, (2,) * (_LEVELS - 1), num_res_units=2),
-    }[name]()
+    }
+    network = makers[name]()
     if name == "unetplusplus":  # heads of its deep supervision, which would be computed and thrown away
         network.final_conv_0_1 = network.final_conv_0_2 = network.final_conv_0_3 = nn.Identity()
     return Baseline(name, network, label_channels)
@@ -95,7 +100,7 @@ def baseline_loss(model: Baseline, image: Tensor, x0: Tensor) -> Tensor:
         image: [n, channel, h, w].
         x0: clean label [n, label, h, w] in {-1, 1}, as the generator is trained with.
     """
-    from monai.losses import DiceCELoss
+    from monai.losses.dice import DiceCELoss
 
     binary = model.label_channels == 1
     loss: Tensor = DiceCELoss(sigmoid=binary, softmax=not binary)(model(image), (x0 + 1) / 2)

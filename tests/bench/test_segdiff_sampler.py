@@ -139,13 +139,14 @@ def test_the_encoder_runs_at_every_step_as_published_or_once(model, image):
     assert len(calls) == 1
     hook.remove()
     torch.testing.assert_close(published, hoisted)
+    torch.testing.assert_close(sample(model, image, votes=2, votes_at_once=5), hoisted)
     assert published.shape == (2, 2, 1, 16, 16)
     assert published.abs().max() <= 1
 
 
 def test_votes_differ_do_not_depend_on_their_number_and_are_the_same_for_every_image(model, image):
-    three = sample(model, image[:1].repeat(2, 1, 1, 1), votes=3, method="ddim", steps=5)
+    three = sample(model, image[:1].repeat(2, 1, 1, 1), votes=3, few_steps=5)
     torch.testing.assert_close(three[:, 0], three[:, 1])
     assert (three[0] - three[1]).abs().max() > 0.01
-    torch.testing.assert_close(sample(model, image[:1], votes=1, method="ddim", steps=5)[0], three[0, :1])
-    assert (sample(model, image[:1], votes=1, seed=1, method="ddim", steps=5)[0] - three[0, :1]).abs().max() > 0.01
+    torch.testing.assert_close(sample(model, image[:1], votes=1, few_steps=5)[0], three[0, :1])
+    assert (sample(model, image[:1], votes=1, seed=1, few_steps=5)[0] - three[0, :1]).abs().max() > 0.01

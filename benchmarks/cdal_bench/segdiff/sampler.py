@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +16,16 @@ from cdal_bench.segdiff.model import SegDiff
 from cdal_sdk.diffusion import Schedule
 from cdal_sdk.errors import UsageError
 
-__all__ = ["NoisePredictor", "ancestral", "ddim", "ddim_steps", "sample", "vote_noise"]
+__all__ = [
+    "NoisePredictor",
+    "ancestral",
+    "ancestral_step",
+    "ddim",
+    "ddim_steps",
+    "predictor",
+    "sample",
+    "vote_noise",
+]
 
 NoisePredictor = Callable[[Tensor, int], Tensor]
 """(x_t [n, label, h, w], step) -> eps_hat of the same shape."""
@@ -94,6 +102,22 @@ def vote_noise(seed: int, vote: int, like: tuple[int, ...]) -> NoiseSource:
     return lambda: torch.randn(1, *like, generator=rng)
 
 
+def predictor(model: SegDiff, image: Tensor, condition: Tensor | None) -> NoisePredictor:
+    """The model on images, for x_t in float32 whatever the model's precision.
+
+    Args:
+        model: in eval mode.
+        image: [n, channel, h, w] in the model's precision.
+        condition: the encoded image; None encodes it at every step, as published.
+    """
+
+    def predict(x: Tensor, step: int) -> Tensor:
+        encoded = model.encode(image) if condition is None else condition
+        return model.denoise(x.to(encoded.dtype), torch.tensor([step], device=x.device), encoded).float()
+
+    return predict
+
+
 @torch.inference_mode()
 def sample(
     model: SegDiff,
@@ -101,40 +125,40 @@ def sample(
     *,
     votes: int = 9,
     seed: int = 0,
-    method: Literal["ancestral", "ddim"] = "ancestral",
-    steps: int | None = None,
+    few_steps: int | None = None,
     hoist_encoder: bool = True,
+    votes_at_once: int = 1,
 ) -> Tensor:
-    """Segment images, one vote after the other.
+    """Segment images.
 
     Args:
         model: in eval mode.
-        image: [n, channel, h, w].
+        image: [n, channel, h, w] in the model's precision.
         votes: instances, 9 as published.
         seed: of all noise.
-        method: "ancestral" takes all T steps.
-        steps: of "ddim"; None takes all.
+        few_steps: of DDIM; None takes all T ancestral steps.
         hoist_encoder: encode an image once, instead of at every step of every vote as published; the result is the
             same.
+        votes_at_once: votes in one batch.
 
     Returns:
-        x_0 of each vote, [vote, n, label, h, w] on the label scale [-1, 1].
+        x_0 of each vote, float32 [vote, n, label, h, w] on the label scale [-1, 1].
     """
-    shape = (model.config.label_channels, *image.shape[2:])
+    n, shape = len(image), (model.config.label_channels, *image.shape[2:])
     condition = model.encode(image) if hoist_encoder else None
 
-    def predict(x: Tensor, step: int) -> Tensor:
-        encoded = model.encode(image) if condition is None else condition
-        return model.denoise(x, torch.tensor([step], device=x.device), encoded)
-
-    def one(vote: int) -> Tensor:
-        source = vote_noise(seed, vote, shape)
+    def some(first: int, count: int) -> Tensor:
+        sources = [vote_noise(seed, vote, shape) for vote in range(first, first + count)]
 
         def noise() -> Tensor:
-            return source().to(image.device).expand(len(image), *shape)
+            return torch.cat([source().to(image.device).expand(n, *shape) for source in sources])
 
-        if method == "ancestral":
-            return ancestral(predict, noise(), model.schedule, noise)
-        return ddim(predict, noise(), model.schedule, ddim_steps(model.config.steps, steps or model.config.steps))
+        encoded = None if condition is None else condition.repeat(count, 1, 1, 1)
+        predict = predictor(model, image.repeat(count, 1, 1, 1), encoded)
+        if few_steps is None:
+            x = ancestral(predict, noise(), model.schedule, noise)
+        else:
+            x = ddim(predict, noise(), model.schedule, ddim_steps(model.config.steps, few_steps))
+        return x.reshape(count, n, *shape)
 
-    return torch.stack([one(vote) for vote in range(votes)])
+    return torch.cat([some(first, min(votes_at_once, votes - first)) for first in range(0, votes, votes_at_once)])
