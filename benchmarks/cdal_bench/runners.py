@@ -177,7 +177,8 @@ class BaselineRunner:
     """A supervised baseline: one evaluation, float32 eager."""
 
     def __init__(self, model: Baseline, device: str) -> None:
-        self.name, self.device = model.name, device
+        self.name: str = model.name
+        self.device = device
         self._model = model.to(device)
 
     @torch.inference_mode()

@@ -49,7 +49,7 @@ def interleave(
     warmup: int,
     seconds: float | None = None,
     clock: Clock = time.perf_counter,
-    report: Callable[[str, int], None] = lambda name, done: None,
+    report: Callable[[str, int], None] = lambda _name, _done: None,
 ) -> dict[str, tuple[float, ...]]:
     """Run every task once a round, in an order that is shuffled each round, so that drifts of the machine hit all.
 
