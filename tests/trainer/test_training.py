@@ -10,16 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import cdal_trainer.prepared
 from cdal_sdk.bundle import load_model
-from cdal_sdk.errors import TrainingError
-from cdal_trainer import training
+from cdal_sdk.errors import TrainingError, UsageError
+from cdal_trainer import steps, training
+from cdal_trainer.cases import labelled_cases
+from cdal_trainer.logbook import Clock, read_log
+from cdal_trainer.prepared import prepare_case, prepare_cases
 from cdal_trainer.recipe import Recipe
 from cdal_trainer.state import TrainingState
 from cdal_trainer.training import Hardware, Progress, train
-from trainer.conftest import write_folder
+from trainer.conftest import GRID, write_case, write_folder
 
 HARDWARE = Hardware(accelerator="cpu", precision="32-true", workers=0)
 
@@ -103,9 +108,10 @@ def test_training_changes_all_that_it_should(data, recipe, tmp_path, kill_before
     early = load(tmp_path / "run/last.pt")
     train(recipe, data, tmp_path / "run", hardware=HARDWARE)
     late = load(tmp_path / "run/last.pt")
-    for part in ("raw_generator", "generator", "discriminator"):
-        still = [name for name, value in early[part].items() if torch.equal(value, late[part][name])]
+    for part in ("generator", "discriminator"):
+        still = [n for n, value in early["networks"][part].items() if torch.equal(value, late["networks"][part][n])]
         assert not still, part
+    assert not [name for name, value in early["generator"].items() if torch.equal(value, late["generator"][name])]
     assert (early["step"], late["step"]) == (1, 6)
 
 
@@ -116,6 +122,10 @@ def test_a_run_leaves_a_model_that_loads_and_says_what_it_is(recipe, whole_run):
         "recipe.json",
         "split.json",
         "log.csv",
+        "tensorboard",
+        "prepared",
+        "curves.png",
+        "validation.png",
     }
     model = load_model(whole_run / "best.pt")
     assert model.manifest.name == "hippocampus"
@@ -141,6 +151,72 @@ def test_progress_is_told_and_logged(data, recipe, tmp_path, monkeypatch):
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [2, 3, 4, 6]
     assert float(rows[0]["loss"]) == pytest.approx(told[0].losses["loss"], abs=1e-4)
+
+
+def test_a_resumed_log_has_each_step_once(data, recipe, tmp_path, kill_before, monkeypatch):
+    """Rows that a killed run wrote after its last checkpoint are written again by the next."""
+    monkeypatch.setattr(training, "_REPORT_EVERY", 1)
+    kill_before(5)
+    with pytest.raises(KilledError):
+        train(recipe, data, tmp_path / "run", hardware=HARDWARE)
+    train(recipe, data, tmp_path / "run", hardware=HARDWARE)
+    rows = read_log(tmp_path / "run/log.csv")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [name for name in rows[2] if name.startswith("dice")] == ["dice_Anterior", "dice_Posterior"]
+    assert list((tmp_path / "run/tensorboard").iterdir())
+
+
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole(data, recipe, tmp_path, monkeypatch):
+    """Up to the draws of time step and noise, which are made part by part: here they are all the same."""
+    monkeypatch.setattr(
+        steps, "_draw", lambda recipe, like, rng: (torch.zeros(len(like)).long(), torch.ones(len(like), 4))
+    )
+    monkeypatch.setattr(steps, "_noise", lambda like, rng: torch.ones_like(like))
+    plain = replace(recipe, attention=replace(recipe.attention, scale=None))
+    weights = []
+    for parts in (1, 2):
+        settings = replace(plain.optimisation, accumulate=parts, steps=1)
+        best = train(replace(plain, optimisation=settings), data, tmp_path / f"{parts}", hardware=HARDWARE)
+        weights.append(load(best)["networks"]["generator"])
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], atol=2e-6, rtol=1e-4)
+
+
+def test_prepared_cases_are_cached_until_a_file_changes(data, recipe, tmp_path, monkeypatch):
+    prepared = []
+    monkeypatch.setattr(
+        cdal_trainer.prepared, "prepare_case", lambda *given: prepared.append(given[0].name) or prepare_case(*given)
+    )
+    cases = labelled_cases(data)
+
+    def prepare_all():
+        prepared.clear()
+        found = prepare_cases(cases, recipe.plan, {1, 2}, tmp_path / "cache")
+        return found, list(prepared)
+
+    first, names = prepare_all()
+    assert names == ["one", "two", "three"]
+    again, names = prepare_all()
+    assert names == []
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.images, other.images)
+        np.testing.assert_array_equal(one.labels, other.labels)
+    write_case(data, "two", label=np.ones(GRID, np.uint8))
+    changed, names = prepare_all()
+    assert names == ["two"]
+    assert set(np.unique(changed[1].labels)) == {1}
+
+
+def test_separate_discriminators_train(data, recipe, tmp_path):
+    separate = replace(recipe, discriminator=replace(recipe.discriminator, separate=True))
+    best = train(separate, data, tmp_path / "run", hardware=HARDWARE)
+    names = load(best)["networks"]["discriminator"]
+    assert {name.split(".")[1] for name in names} == {"0", "1"}
+
+
+def test_an_unknown_method_lists_what_there_is(data, recipe, tmp_path):
+    with pytest.raises(UsageError, match=r"no method 'magic'; choose one of: .*cdal"):
+        train(replace(recipe, method="magic"), data, tmp_path / "run", hardware=HARDWARE)
 
 
 def test_without_attention_there_is_no_discriminator_step(data, recipe, tmp_path):
@@ -177,7 +253,7 @@ def spoil(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, part: str, at: int) -
         if self.step == at and part == "loss":
             batch = [torch.full_like(batch[0], torch.inf), batch[1]]
         if self.step == at and part == "gradient":
-            parameter = self.generator.label_conv.bias
+            parameter = self.main.label_conv.bias
             parameter.register_hook(lambda gradient: gradient * torch.nan)
         return advance(self, batch)
 
@@ -191,11 +267,42 @@ def test_divergence_stops_with_the_step_and_keeps_the_last_good_checkpoint(data,
         train(recipe, data, tmp_path / "run", hardware=HARDWARE)
     kept = load(tmp_path / "run/last.pt")
     assert kept["step"] == 3
-    assert all(value.isfinite().all() for value in kept["raw_generator"].values())
+    assert all(value.isfinite().all() for value in kept["networks"]["generator"].values())
 
 
 @pytest.mark.parametrize("precision", ["auto", "bf16-mixed"])
 def test_other_precisions_run(data, recipe, tmp_path, precision):
     hardware = replace(HARDWARE, precision=precision)
     best = train(recipe, data, tmp_path / "run", hardware=hardware)
-    assert load(best)["raw_generator"]["label_conv.weight"].dtype == torch.float32
+    assert load(best)["networks"]["generator"]["label_conv.weight"].dtype == torch.float32
+
+
+def test_a_run_on_pictures(pictures, planar_recipe, tmp_path):
+    best = train(planar_recipe, pictures, tmp_path / "run", hardware=HARDWARE)
+    assert load_model(best).manifest.provenance.metrics.keys() == {"dice_Lungs"}
+
+
+def test_a_run_may_start_from_another_model(data, recipe, whole_run, tmp_path):
+    start = replace(recipe, optimisation=replace(recipe.optimisation, initial=str(whole_run / "best.pt")))
+    state = TrainingState(start, HARDWARE.fabric(), "")
+    for name, value in load(whole_run / "best.pt")["generator"].items():
+        assert torch.equal(state.main.state_dict()[name], value)
+        assert torch.equal(state.average.weights[name], value)
+
+
+def test_a_start_of_another_network_is_refused(planar_recipe, whole_run):
+    start = replace(planar_recipe, optimisation=replace(planar_recipe.optimisation, initial=str(whole_run / "best.pt")))
+    with pytest.raises(TrainingError, match="network differs"):
+        TrainingState(start, HARDWARE.fabric(), "")
+
+
+def test_time_left_counts_steps_and_validations_apart(monkeypatch):
+    now = iter([0.0, 2.0, 4.0, 14.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    clock = Clock(steps=10, validate_every=4)
+    clock.stepped()
+    clock.stepped()
+    clock.validated()
+    assert clock.seconds_left(2) == pytest.approx(8 * 2 + 3 * 10)  # validations after 4, 8 and 10
+    assert clock.seconds_left(8) == pytest.approx(2 * 2 + 1 * 10)
+    assert clock.seconds_left(10) == 0

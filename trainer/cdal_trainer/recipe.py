@@ -28,6 +28,9 @@ class Data:
 
     Attributes:
         folds: number of parts of the cases; one is held out for validation.
+        cases: shell pattern of the names of the cases that take part.
+        patient: regular expression that finds the patient in a case's name, so that none is on both sides; where it
+            is empty, each case is a patient.
         crop: height and width of a training slice: larger ones are cropped at random, smaller ones padded.
         foreground_share: share of the slices of a batch that contain a label.
         validation_cases: how many held-out cases are segmented during training (all at the end).
@@ -36,6 +39,8 @@ class Data:
 
     folds: int
     crop: tuple[int, int]
+    cases: str = "*"
+    patient: str = ""
     foreground_share: float = 0.75
     validation_cases: int = 8
     validation_votes: int = 1
@@ -50,6 +55,15 @@ class Augmentation:
         rotation: largest angle in degrees.
         scale: smallest and largest zoom.
         translation: largest shift in pixels.
+        padding: what comes in from outside: the image's "border", or "zeros".
+        flip: probability of a mirror image, for each axis.
+        turn: probability of one to three quarter turns.
+        colour: probability of a change of colours.
+        brightness: largest shift of all channels, on the network's intensity scale.
+        contrast: largest change of the contrast, as a share.
+        saturation: the same for the saturation.
+        hue: largest turn of the hue, as a share of a full one.
+        histogram: probability of a random monotonous mapping of the intensities.
         gamma: probability of a gamma change of contrast.
         gamma_range: smallest and largest exponent.
         bias: probability of a smooth intensity field.
@@ -62,6 +76,15 @@ class Augmentation:
     rotation: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     translation: float = 0.0
+    padding: Literal["border", "zeros"] = "border"
+    flip: float = 0.0
+    turn: float = 0.0
+    colour: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    histogram: float = 0.0
     gamma: float = 0.0
     gamma_range: tuple[float, float] = (0.7, 1.5)
     bias: float = 0.0
@@ -114,12 +137,15 @@ class Discrimination:
         time_width: width of its time embedding.
         r1_gamma: weight of the R1 penalty on real pairs.
         every: generator steps per discriminator step (the paper: 1).
+        separate: a discriminator for each denoising step (the paper's text) instead of one that is told the step (its
+            code). On one device only.
     """
 
     width: int = 32
     time_width: int = 128
     r1_gamma: float = 1.0
     every: int = 1
+    separate: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,6 +155,7 @@ class Optimisation:
     Attributes:
         steps: generator steps of the whole run.
         batch: slices a step and device.
+        accumulate: parts in which a batch is computed, to save memory.
         lr_generator: initial learning rate, after the warm-up.
         lr_discriminator: the same for the discriminator.
         lr_final: where the cosine ends.
@@ -138,6 +165,7 @@ class Optimisation:
         grad_clip: largest norm of either network's gradient; 0 does not clip.
         validate_every: steps between validations and their checkpoints.
         seed: of everything random.
+        initial: model to start from: a bundled one's name, a model folder or a checkpoint; "" for random weights.
     """
 
     steps: int
@@ -151,11 +179,16 @@ class Optimisation:
     grad_clip: float = 1.0
     validate_every: int = 500
     seed: int = 0
+    initial: str = ""
+    accumulate: int = 1
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All of it. `network`, `plan` and `labels` go into the trained model's manifest unchanged."""
+    """All of it. `network`, `plan` and `labels` go into the trained model's manifest unchanged.
+
+    `method` is "cdal", or a baseline that is trained on the same batches (see `cdal_trainer.method`).
+    """
 
     name: str
     description: str
@@ -170,6 +203,7 @@ class Recipe:
     optimisation: Optimisation
     augmentation: Augmentation = field(default_factory=Augmentation)
     polarity: Literal[1, -1] = 1
+    method: str = "cdal"
     provenance: Provenance = field(default_factory=Provenance)
 
     def __post_init__(self) -> None:
@@ -180,6 +214,7 @@ class Recipe:
             "discriminator.every": self.discriminator.every,
             "optimisation.steps": self.optimisation.steps,
             "optimisation.batch": self.optimisation.batch,
+            "optimisation.accumulate": self.optimisation.accumulate,
             "optimisation.validate_every": self.optimisation.validate_every,
         }
         for name, value in counts.items():
