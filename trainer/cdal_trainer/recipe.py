@@ -87,12 +87,13 @@ class Recipe:
         )
 
 
-def load_recipe(reference: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
+def load_recipe(reference: str | Path, overrides: tuple[str, ...] = (), *, paper: bool = False) -> Recipe:
     """Load a recipe by its bundled name or the path of a TOML file.
 
     Args:
         reference: such as "hippocampus", or a path.
         overrides: settings such as "optimisation.batch=8"; the value is TOML, or else a string.
+        paper: take what the recipe's table `paper` says first, the settings of the paper.
 
     Raises:
         UsageError: if there is no such recipe, or an entry is missing, unknown or unusable.
@@ -116,9 +117,23 @@ def load_recipe(reference: str | Path, overrides: tuple[str, ...] = ()) -> Recip
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"this is no TOML ({error})", where=str(reference)) from None
+    published = data.pop("paper", {})
+    if paper:
+        if not published:
+            raise UsageError("this recipe does not tell the paper's settings", where=str(reference))
+        _merge(data, published)
     for override in overrides:
         _override(data, override)
     return _convert(data, str(reference))
+
+
+def _merge(data: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Put changes into nested tables, in place."""
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(data.get(key), dict):
+            _merge(data[key], value)
+        else:
+            data[key] = value
 
 
 def _override(data: dict[str, Any], override: str) -> None:
