@@ -42,6 +42,8 @@ class Supervised:
     """
 
     terms = ("loss",)
+    evaluations = 1
+    voting = False
     forward_methods: Mapping[str, tuple[str, ...]] = {}
 
     def __init__(self, recipe: Recipe) -> None:
@@ -82,6 +84,7 @@ class SegDiffMethod:
     """SegDiff with the levels and widths of the recipe's generator, and all its hundred steps."""
 
     terms = ("loss",)
+    voting = True
     forward_methods: Mapping[str, tuple[str, ...]] = {}
 
     def __init__(self, recipe: Recipe) -> None:
@@ -100,6 +103,7 @@ class SegDiffMethod:
             encoder_width=network.width,
             encoder_growth=network.width // 2,
         )
+        self.evaluations = self.config.steps
 
     def networks(self) -> dict[str, nn.Module]:
         """The one network."""
@@ -121,5 +125,5 @@ class SegDiffMethod:
     def engine(self, network: nn.Module, votes: int | None, seed: int | None, device: str) -> Engine:
         """All ancestral steps, the encoder once an image."""
         model: Any = network.to(device)
-        count, start = votes or self.recipe.diffusion.votes, seed or 0
+        count, start = votes or self.recipe.diffusion.votes, 0 if seed is None else seed
         return _Runner("segdiff", device, lambda image: vote_statistics(sample(model, image, votes=count, seed=start)))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from cdal_sdk.errors import UsageError
 from cdal_trainer.ablation import ablation_table, variants
 from cdal_trainer.recipe import load_recipe
 from cdal_trainer.training import Hardware, train
@@ -27,6 +28,24 @@ def test_variants_change_one_thing(part, read, expected):
     for variant in found:
         same = replace(variant, network=recipe.network, attention=recipe.attention)
         assert same == recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "paper", "expected"),
+    [
+        ("chest-xray", True, ["scale-16", "scale-32", "scale-64"]),
+        ("nuclei", True, ["scale-16", "scale-32", "scale-64"]),
+        ("hippocampus", False, ["scale-4", "scale-8", "scale-16"]),
+    ],
+)
+def test_scales_are_the_paper_s_at_its_sizes_and_the_nearest_elsewhere(name, paper, expected):
+    assert list(variants("scale", load_recipe(name, paper=paper))) == expected
+
+
+@pytest.mark.parametrize(("override", "part"), [("method=unet", "latent"), ("attention.scale=0", "scale")])
+def test_what_is_not_there_cannot_be_ablated(override, part):
+    with pytest.raises(UsageError, match=f"no {part} to ablate"):
+        variants(part, load_recipe("chest-xray", (override,)))
 
 
 def test_the_table_holds_every_variant(data, recipe, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +18,7 @@ from cdal_sdk.masks import dice
 from cdal_trainer.evaluate import choose_cases, evaluate, load_trained
 from cdal_trainer.evaluation import Evaluation
 from tests.tiny_model import PLANAR, VOLUME, save_tiny
+from trainer.conftest import AFFINE, GRID, write_case
 
 
 @pytest.fixture
@@ -63,10 +65,35 @@ def test_scores_are_those_of_the_masks_a_user_gets(pictures, planar):
         assert scored.scores["Anterior"].dice == pytest.approx(dice(segmenter(case.image).mask, truth, 1))
 
 
-def test_volumes_are_scored_whole_and_in_millimetres(data, tmp_path):
-    evaluation = evaluate(load_trained(save_tiny(VOLUME, tmp_path / "volume")), choose_cases(data)[0])
+def test_volumes_are_scored_whole_and_in_millimetres(data, tmp_path, monkeypatch):
+    """The label map of a voxel, the mask of its neighbour two voxels on: the distance is two of that axis' steps."""
+    trained = load_trained(save_tiny(VOLUME, tmp_path / "volume"))
+    label = np.zeros(GRID, np.uint8)
+    label[8, 4, 6] = 1
+    stretched = AFFINE @ np.diag([1.0, 2.5, 1.0, 1.0])
+    write_case(data, "one", label, stretched)
+    nibabel.Nifti1Image(label, stretched).to_filename(data / "imagesTr/one.nii.gz")
+    moved = np.zeros((1, *GRID), np.float32)
+    moved[0, 8, 6, 6] = 1
+    monkeypatch.setattr("cdal_trainer.evaluate._segment", lambda trained, study: moved[0].astype(np.uint8))
+    evaluation = evaluate(trained, choose_cases(data, pattern="one")[0])
     assert evaluation.summary.keys() == {"Anterior", "Posterior"}
-    assert len(evaluation.cases) == 3
+    assert evaluation.cases[0].scores["Anterior"].hd95 == pytest.approx(5.0)
+    assert evaluation.cases[0].scores["Posterior"].dice == 1  # on neither side
+
+
+def test_what_a_user_could_not_segment_is_not_scored(data, planar):
+    with pytest.raises(TrainingError, match=r"one\.nii\.gz: this is a volume, the model was trained on planar images"):
+        evaluate(load_trained(planar), choose_cases(data)[0])
+
+
+def test_a_comparison_with_other_cases_is_refused_before_any_work(pictures, planar, tmp_path, monkeypatch):
+    evaluation = evaluate(load_trained(planar), choose_cases(pictures, pattern="a*")[0])
+    evaluation.save(tmp_path / "a.json", PLANAR.labels)
+    monkeypatch.setattr("cdal_trainer.evaluate._segment", lambda *_: pytest.fail("it was segmented"))
+    arguments = ["evaluate", "--model", str(planar), "--data", str(pictures), "--out", str(tmp_path / "b.json")]
+    result = CliRunner().invoke(app, [*arguments, "--against", str(tmp_path / "a.json")])
+    assert isinstance(result.exception, UsageError)
 
 
 def test_a_mask_that_does_not_fit_is_named(pictures, planar):
@@ -110,8 +137,13 @@ class TestFiles:
         assert comparison["model"] == "tiny-planar"
         assert comparison["dice"]["Anterior"]["p_value"] == 1
 
+    @pytest.mark.parametrize("name", ["scores_0.5", "scores_0.5.json"])
+    def test_a_dot_in_the_name_is_kept(self, evaluation, tmp_path, name):
+        written = evaluation.save(tmp_path / name, PLANAR.labels)
+        assert [path.name for path in written] == ["scores_0.5.json", "scores_0.5.csv", "scores_0.5.png"]
+
     def test_a_comparison_on_other_cases_is_refused(self, evaluation):
-        fewer = Evaluation("m", "cdal", "torch", 1, 0, evaluation.cases[:2])
+        fewer = Evaluation("m", "cdal", "torch", 1, 0, 2, evaluation.cases[:2])
         with pytest.raises(UsageError, match="different cases"):
             evaluation.against(fewer)
 
@@ -130,5 +162,5 @@ def test_the_command(pictures, planar, tmp_path):
     second = CliRunner().invoke(app, [*arguments, "--votes", "1", "--against", str(tmp_path / "a.json"), "--json"])
     assert second.exit_code == 0, second.output
     summary = json.loads(second.stdout)
-    assert summary["votes"] == 1
+    assert (summary["votes"], summary["evaluations"]) == (1, 2)
     assert summary["comparison"]["dice"]["Anterior"]["cases"] == 3

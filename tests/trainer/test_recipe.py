@@ -56,7 +56,7 @@ def test_the_paper_s_settings_are_one_flag_away(name, parameters, steps, crop):
 def test_a_recipe_without_a_paper_says_so(tmp_path):
     bundled = (resources.files("cdal_trainer.recipes") / "nuclei.toml").read_text()
     path = tmp_path / "mine.toml"
-    path.write_text(bundled[: bundled.index("[paper")])
+    path.write_text(bundled[: bundled.index("\n[paper")])
     assert load_recipe(path).name == "nuclei"
     with pytest.raises(UsageError, match="does not tell the paper's settings"):
         load_recipe(path, paper=True)

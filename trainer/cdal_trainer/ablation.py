@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from cdal_sdk.bundle import read_manifest
+from cdal_sdk.errors import UsageError
 from cdal_sdk.writers import atomic
 from cdal_trainer.recipe import Recipe
 
@@ -17,16 +18,23 @@ __all__ = ["ablation_table", "variants"]
 def variants(part: Literal["latent", "attention", "scale"], recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
     """The settings of each variant of a part of the method, by name.
 
-    The scales are a 16th, an 8th and a 4th of the recipe's `image_size`: 16, 32 and 64 at the paper's 256.
+    The scales are the recipe's own and its neighbours: 16, 32 and 64 at the paper's sizes.
+
+    Raises:
+        UsageError: if the recipe does not have that part.
     """
+    scale = recipe.attention.scale
+    if recipe.method != "cdal" or (scale is None and part != "latent"):
+        raise UsageError(f"this recipe has no {part} to ablate", remedy="take one of cDAL with attention")
     match part:
         case "latent":
-            return {"with-latent": (), "without-latent": ("network.latent=false",)}
+            return {"with-latent": ("network.latent=true",), "without-latent": ("network.latent=false",)}
         case "attention":
-            return {"with-attention": (), "without-attention": ("attention.scale=0",)}
+            return {"with-attention": (f"attention.scale={scale}",), "without-attention": ("attention.scale=0",)}
         case "scale":
-            scales = (recipe.network.image_size // share for share in (16, 8, 4))
-            return {f"scale-{scale}": (f"attention.scale={scale}",) for scale in scales}
+            there = [recipe.network.image_size // share for share in (16, 8, 4, 2)]  # levels of the discriminator
+            first = min(max(there.index(scale) - 1, 0), 1) if scale in there else 0
+            return {f"scale-{s}": (f"attention.scale={s}",) for s in there[first : first + 3]}
 
 
 def ablation_table(best: Mapping[str, Path], out: Path) -> str:

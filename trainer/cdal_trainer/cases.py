@@ -38,6 +38,8 @@ def labelled_cases(folder: Path, pattern: str = "*") -> list[LabelledCase]:
     Raises:
         TrainingError: if nothing usable is there, naming the file that is missing or wrong.
     """
+    if not folder.is_dir():
+        raise TrainingError("there is no such folder", where=folder, remedy="check --data")
     cases = decathlon_cases(folder) if (folder / "dataset.json").exists() else paired_cases(folder)
     chosen = [case for case in cases if fnmatchcase(case.name, pattern)]
     if not chosen:
@@ -85,18 +87,28 @@ def paired_cases(folder: Path) -> list[LabelledCase]:
     for part in (folder / "images", folder / "masks"):
         if not part.is_dir():
             raise TrainingError("there is no such folder", where=part, remedy=remedy)
-    masks = {_stem(path): path for path in _data_files(folder / "masks")}
+    masks: dict[str, list[Path]] = {}
+    for path in _data_files(folder / "masks"):
+        masks.setdefault(_stem(path), []).append(path)
     cases = []
     for image in _data_files(folder / "images"):
         name = _stem(image)
-        mask = next((masks[name + ending] for ending in _MASK_ENDINGS if name + ending in masks), None)
-        if mask is None:
+        found = [mask for ending in _MASK_ENDINGS for mask in masks.get(name + ending, [])]
+        if not found:
             raise TrainingError(
                 "this image has no mask", where=image, remedy=f"add one named like it to {folder / 'masks'}, or move it"
             )
-        cases.append(LabelledCase(name, image, mask))
+        if len(found) > 1:
+            raise TrainingError(
+                f"this image has {len(found)} masks, '{found[0].name}' and '{found[1].name}'",
+                where=image,
+                remedy="keep one of them",
+            )
+        cases.append(LabelledCase(name, image, found[0]))
     if not cases:
-        raise TrainingError("this folder holds no images", where=folder / "images", remedy=remedy)
+        raise TrainingError(
+            "this folder holds no images", where=folder / "images", remedy="add NIfTI, PNG, JPEG or TIFF files"
+        )
     _refuse_twins(cases, folder / "images")
     return cases
 
@@ -111,12 +123,15 @@ def split_folds(names: list[str], folds: int, fold: int, patient: str = "") -> t
         names: of all cases.
         folds: number of parts.
         fold: the one that is held out, from 0.
-        patient: regular expression that finds the patient in a case's name, such as "^.{12}"; where it is empty or
-            finds nothing, each case is a patient.
+        patient: regular expression that finds the patient in a case's name, such as "^.{12}"; where it is empty, each
+            case is a patient.
 
     Raises:
-        TrainingError: if the fold does not exist or would leave either side empty.
+        TrainingError: if the fold does not exist or would leave either side empty, or the expression is none or finds
+            no patient in a name.
     """
+    if folds < 2:
+        raise TrainingError(f"data.folds is {folds}", remedy="give at least 2")
     if not 0 <= fold < folds:
         raise TrainingError(f"there is no fold {fold} of {folds}", remedy=f"choose 0 to {folds - 1}")
     owner = {name: _patient(name, patient) for name in names}
@@ -130,8 +145,20 @@ def split_folds(names: list[str], folds: int, fold: int, patient: str = "") -> t
 
 
 def _patient(name: str, expression: str) -> str:
-    found = re.search(expression, name) if expression else None
-    return found.group() if found else name
+    if not expression:
+        return name
+    try:
+        found = re.search(expression, name)
+    except re.error as error:
+        raise TrainingError(
+            f"'{expression}' is no regular expression ({error})", remedy="correct data.patient"
+        ) from None
+    if found is None:
+        raise TrainingError(
+            f"'{expression}' finds no patient in the name '{name}'",
+            remedy="correct data.patient, or name the case alike",
+        )
+    return found.group()
 
 
 def _stem(path: Path) -> str:

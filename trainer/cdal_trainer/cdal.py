@@ -24,11 +24,13 @@ class Cdal:
     """See `Method`."""
 
     terms = ("loss", "d_real", "d_fake", "r1")
+    voting = True
     forward_methods = {"discriminator": ("attention_features", "judge_real")}  # noqa: RUF012 - never changed
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.manifest = recipe.manifest()
+        self.evaluations = recipe.diffusion.steps
         settings = recipe.optimisation
         self.rates = {"generator": settings.lr_generator, "discriminator": settings.lr_discriminator}
 

@@ -43,6 +43,9 @@ def train(
         Literal["auto", "32-true", "bf16-mixed"], typer.Option(help="auto is bf16 where the device has it in hardware.")
     ] = "auto",
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.")] = 1,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of prepared cases, to share between runs; by default in --out.")
+    ] = None,
 ) -> None:
     """Train a model; last.pt resumes, best.pt is the one to export."""
     with _extra("train"):
@@ -62,7 +65,8 @@ def train(
         if name:
             console.print(f"variant {name}", markup=False)
         with _training_progress(console, loaded.optimisation.steps) as report:
-            best[name] = run(loaded, data, out / name, fold=fold, hardware=hardware, report=report)
+            shared = cache or out / "prepared"
+            best[name] = run(loaded, data, out / name, fold=fold, cache=shared, hardware=hardware, report=report)
     if ablate is not None:
         console.print(ablation_table(best, out / "ablation.json"), markup=False)
         return
@@ -77,7 +81,9 @@ def evaluate(
         str | None, typer.Option(help="split.json of a run, for its held-out cases; or K/N, for fold K of N.")
     ] = None,
     cases: Annotated[str, typer.Option(help="Shell pattern of the names of the cases, such as 'MCUCXR*'.")] = "*",
-    patient: Annotated[str, typer.Option(help="Regular expression of the patient in a name, for K/N.")] = "",
+    patient: Annotated[
+        str | None, typer.Option(help="Regular expression of the patient in a name, for K/N; by default the recipe's.")
+    ] = None,
     against: Annotated[
         Path | None, typer.Option(help="JSON of another model's evaluation on the same cases, to compare with.")
     ] = None,
@@ -89,12 +95,15 @@ def evaluate(
 ) -> None:
     """Score a model on labelled cases: Dice, IoU, precision, recall and HD95, a case and label."""
     with _extra("train"):
-        from cdal_trainer.evaluate import choose_cases, load_trained
+        from cdal_trainer.evaluate import choose_cases, load_trained, patient_pattern
         from cdal_trainer.evaluate import evaluate as run
         from cdal_trainer.evaluation import Evaluation
-    chosen, words = choose_cases(data, pattern=cases, split=split, patient=patient)
-    other = None if against is None else Evaluation.from_json(against)
+    found = patient_pattern(model) if patient is None else patient
+    chosen, words = choose_cases(data, pattern=cases, split=split, patient=found)
     trained = load_trained(model, engine=engine, device=device, votes=votes, seed=seed)
+    other = None if against is None else Evaluation.from_json(against)
+    if other is not None:
+        other.require_pairs([case.name for case in chosen], [label.name for label in trained.manifest.labels])
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     with _case_progress(console, len(chosen)) as advance:
         evaluation = run(trained, chosen, chosen=words, on_case=lambda _: advance())
@@ -132,14 +141,17 @@ def _training_progress(console: Console, steps: int) -> Iterator[Callable[[Progr
         task = bar.add_task("", total=steps)
 
         def report(progress: Progress) -> None:
+            dice = ", ".join(f"{name} {value:.4f}" for name, value in progress.dice.items())
+            if progress.final:
+                console.print(f"best weights, all held-out cases, all votes: Dice {dice}", markup=False)
+                return
             losses = " ".join(f"{name} {value:.4f}" for name, value in progress.losses.items())
             minutes = progress.seconds_left / 60
             text = f"{losses}  {progress.samples_per_second:.1f} samples/s  {minutes:.0f} min left"
             bar.update(task, completed=progress.step, description=text)
             if not console.is_terminal:
                 console.print(f"step {progress.step}/{progress.steps}  {text}", markup=False)
-            if progress.dice:
-                dice = ", ".join(f"{name} {value:.4f}" for name, value in progress.dice.items())
+            if dice:
                 console.print(f"step {progress.step}: validation Dice {dice}", markup=False)
 
         yield report
@@ -161,10 +173,16 @@ def _print_summary(console: Console, evaluation: Evaluation, other: Evaluation |
     """A table of means and standard deviations, and below it the comparison."""
     from rich.table import Table
 
+    from cdal_trainer.metrics import METRICS
+
     labels = evaluation.summary
-    table = Table("label", *next(iter(labels.values())), title=f"{evaluation.model}, {evaluation.chosen} cases")
+    columns = ("label", "n", *METRICS)
+    table = Table(*columns, title=f"{evaluation.model}, {evaluation.chosen} cases, {evaluation.evaluations} NFE")
     for label, metrics in labels.items():
-        table.add_row(label, *(f"{summary.mean:.4f} ± {summary.std:.4f}" for summary in metrics.values()))
+        cells = [f"{metrics[m].mean:.4f} ± {metrics[m].std:.4f}" if m in metrics else "-" for m in METRICS]
+        defined = min(metrics[m].cases if m in metrics else 0 for m in METRICS)
+        count = len(evaluation.cases)
+        table.add_row(label, str(count) if defined == count else f"{count} (hd95: {defined})", *cells)
     console.print(table)
     if other is None:
         return

@@ -6,12 +6,14 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cdal_sdk.bundle import Manifest, load_checkpoint
+from cdal_sdk.bundle import Manifest, load_checkpoint, read_manifest
 from cdal_sdk.bundle.manifest import manifest_from_data
 from cdal_sdk.bundle.strict import convert_strictly
 from cdal_sdk.engines import Device, Engine, pick_device
@@ -26,9 +28,11 @@ from cdal_trainer.method import make_method
 from cdal_trainer.metrics import score_mask
 from cdal_trainer.pictures import Panel
 from cdal_trainer.prepared import read_image_of, read_label
-from cdal_trainer.recipe import Recipe
+from cdal_trainer.recipe import Recipe, load_recipe
 
-__all__ = ["Trained", "choose_cases", "evaluate", "load_trained"]
+__all__ = ["Trained", "choose_cases", "evaluate", "load_trained", "patient_pattern"]
+
+_BASELINE_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Trained:
         engine: runs it.
         votes: instances that are averaged.
         seed: of all noise.
+        evaluations: of the network, for one image.
         batch: 2-D images at once.
     """
 
@@ -49,6 +54,7 @@ class Trained:
     engine: Engine
     votes: int
     seed: int
+    evaluations: int
     batch: int
 
 
@@ -66,23 +72,58 @@ def load_trained(
         ModelError: if it does not exist or is damaged.
     """
     content = load_checkpoint(Path(reference)) if Path(reference).is_file() else {}
-    method_name = content.get("method", "cdal")
-    if method_name == "cdal":
+    if content.get("method", "cdal") == "cdal":
         segmenter = Segmenter(reference, engine=engine, device=device, votes=votes, seed=seed)
+        evaluations = len(segmenter.manifest.betas) * segmenter.votes
         return Trained(
-            segmenter.manifest, "cdal", segmenter.engine, segmenter.votes, segmenter.seed, segmenter.batch_size
+            segmenter.manifest,
+            "cdal",
+            segmenter.engine,
+            segmenter.votes,
+            segmenter.seed,
+            evaluations,
+            segmenter.batch_size,
         )
-    manifest = manifest_from_data(content["manifest"], Path(reference))
-    method = make_method(convert_strictly(content["recipe"], Recipe))
+    return _load_baseline(content, Path(reference), engine, device, votes, seed)
+
+
+def _load_baseline(
+    content: dict[str, Any], path: Path, engine: str, device: Device, votes: int | None, seed: int | None
+) -> Trained:
+    manifest = manifest_from_data(content["manifest"], path)
+    try:
+        recipe = convert_strictly(content["recipe"], Recipe)
+    except (KeyError, msgspec.ValidationError) as error:
+        raise ModelError(
+            f"its recipe does not fit this version ({error})", where=path, remedy="train it again"
+        ) from None
+    method = make_method(recipe)
+    if engine != "auto":
+        raise UsageError(f"a baseline runs on no engine '{engine}'", where=path, remedy="leave --engine out")
+    if not method.voting and (votes, seed) != (None, None):
+        raise UsageError(f"the baseline '{recipe.method}' has no votes", where=path, remedy="leave them and --seed out")
     network = method.networks()[next(iter(method.rates))]
     try:
         network.load_state_dict(content["generator"])
     except RuntimeError as error:
         raise ModelError(
-            f"its weights do not fit the baseline '{method_name}'", where=reference, remedy="train it again"
+            f"its weights do not fit the baseline '{recipe.method}'", where=path, remedy="train it again"
         ) from error
-    runner = method.engine(network.eval().requires_grad_(False), votes, seed, pick_device(device))
-    return Trained(manifest, method_name, runner, votes or manifest.votes, seed or manifest.seed, 4)
+    count = (manifest.votes if votes is None else votes) if method.voting else 1
+    start = manifest.seed if seed is None else seed
+    runner = method.engine(network.eval().requires_grad_(False), count, start, pick_device(device))
+    return Trained(manifest, recipe.method, runner, count, start, count * method.evaluations, _BASELINE_BATCH)
+
+
+def patient_pattern(reference: str | Path) -> str:
+    """How the recipe that trained a model finds the patient in a case's name; "" where no recipe is known."""
+    content = load_checkpoint(Path(reference)) if Path(reference).is_file() else {}
+    if "recipe" in content:
+        return str(content["recipe"]["data"].get("patient", ""))
+    try:
+        return load_recipe(read_manifest(reference).name).data.patient
+    except UsageError:
+        return ""
 
 
 def choose_cases(
@@ -168,6 +209,7 @@ def evaluate(
         trained.engine.name,
         trained.votes,
         trained.seed,
+        trained.evaluations,
         scored,
         chosen,
         [panels[name] for name in shown],

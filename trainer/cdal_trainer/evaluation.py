@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from cdal_trainer.pictures import Panel, draw_panels
 __all__ = ["CaseScore", "Evaluation"]
 
 _SCHEMA = 1
-_TOLD = ("model", "method", "engine", "votes", "seed", "chosen")
+_TOLD = ("model", "method", "engine", "votes", "seed", "evaluations", "chosen")
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Evaluation:
         engine: that ran it.
         votes: instances that were averaged.
         seed: of all noise.
+        evaluations: of the network, for one image (NFE).
         cases: in the order of the data.
         chosen: how the cases were chosen, in words.
         panels: pictures of the best, median and worst case.
@@ -57,6 +58,7 @@ class Evaluation:
     engine: str
     votes: int
     seed: int
+    evaluations: int
     cases: list[CaseScore]
     chosen: str = "all"
     panels: list[Panel] = field(default_factory=list, repr=False)
@@ -64,8 +66,18 @@ class Evaluation:
     @property
     def summary(self) -> dict[str, dict[str, Summary]]:
         """Summaries by label and metric."""
-        names = self.cases[0].scores
-        return {name: summarise([case.scores[name] for case in self.cases]) for name in names}
+        return {name: summarise([case.scores[name] for case in self.cases]) for name in self.cases[0].scores}
+
+    def require_pairs(self, names: Iterable[str], labels: Iterable[str]) -> None:
+        """Refuse a comparison with a model that is scored on other cases or labels.
+
+        Raises:
+            UsageError: if it is.
+        """
+        if set(names) != {case.case for case in self.cases} or set(labels) != set(self.cases[0].scores):
+            raise UsageError(
+                "the two models were scored on different cases or labels", remedy="score both on the same data"
+            )
 
     def against(self, other: Evaluation) -> dict[str, Difference]:
         """The paired difference in Dice, by label.
@@ -73,11 +85,8 @@ class Evaluation:
         Raises:
             UsageError: if the other was scored on other cases or labels.
         """
+        other.require_pairs([case.case for case in self.cases], self.cases[0].scores)
         theirs = {case.case: case for case in other.cases}
-        if theirs.keys() != {case.case for case in self.cases} or self.summary.keys() != other.summary.keys():
-            raise UsageError(
-                "the two models were scored on different cases or labels", remedy="score both on the same data"
-            )
         return {
             name: compare_paired(
                 [case.scores[name].dice for case in self.cases],
@@ -121,7 +130,7 @@ class Evaluation:
         """Write JSON, CSV and, where there are any, the picture of the best, median and worst case.
 
         Args:
-            path: of the JSON; the others get its name with their own suffix.
+            path: of the JSON, with or without its suffix; the others get its name with their own.
             labels: of the model.
             other: what to compare with, as the JSON's "comparison".
 
@@ -132,7 +141,8 @@ class Evaluation:
         if other is not None:
             differences = {name: asdict(difference) for name, difference in self.against(other).items()}
             data["comparison"] = {"model": other.model, "method": other.method, "dice": differences}
-        written = [path.with_suffix(".json"), path.with_suffix(".csv")]
+        stem = path.name.removesuffix(".json")
+        written = [path.with_name(f"{stem}{suffix}") for suffix in (".json", ".csv")]
         with atomic(written[0]) as aside:
             aside.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
         with atomic(written[1]) as aside, aside.open("w", newline="", encoding="utf-8") as file:
@@ -142,7 +152,7 @@ class Evaluation:
                 for label, score in case.scores.items():
                     rows.writerow([case.case, label, *(f"{value:.5f}" for value in asdict(score).values())])
         if self.panels:
-            written.append(path.with_suffix(".png"))
+            written.append(path.with_name(f"{stem}.png"))
             with atomic(written[2]) as aside:
                 draw_panels(self.panels, labels, aside)
         return written

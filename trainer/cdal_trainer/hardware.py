@@ -8,12 +8,16 @@ from typing import Literal
 import torch
 from lightning_fabric import Fabric
 
+from cdal_sdk.errors import TrainingError
+
 __all__ = ["Hardware"]
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where a run runs; none of it changes what is computed but for rounding.
+    """Where a run runs.
+
+    Accelerator, precision and workers change rounding at most; each device takes batches of its own.
 
     Attributes:
         accelerator: as Lightning Fabric names it.
@@ -28,7 +32,13 @@ class Hardware:
     workers: int = 1
 
     def fabric(self) -> Fabric:
-        """A launched Fabric."""
+        """A launched Fabric.
+
+        Raises:
+            TrainingError: if CUDA is asked for where there is none.
+        """
+        if self.accelerator == "cuda" and not torch.cuda.is_available():
+            raise TrainingError("there is no CUDA device here", remedy="use --device cpu or auto")
         cuda = self.accelerator != "cpu" and torch.cuda.is_available()
         precision = self.precision
         if precision == "auto":

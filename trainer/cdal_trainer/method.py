@@ -42,12 +42,16 @@ class Method(Protocol):
 
     Attributes:
         rates: initial learning rate of each network. The first one is what a user gets; its weights are averaged.
-        terms: names of all terms for the log.
+        terms: names of all terms for the log; "loss" is that of the first network.
+        evaluations: of the network for one vote, at inference.
+        voting: whether several votes differ, and a seed matters.
         forward_methods: further methods of a network that the method calls, for wrappers that must know them.
     """
 
     rates: Mapping[str, float]
     terms: tuple[str, ...]
+    evaluations: int
+    voting: bool
     forward_methods: Mapping[str, tuple[str, ...]]
 
     def networks(self) -> dict[str, nn.Module]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from cdal_sdk.study import Label
-from cdal_trainer.logbook import read_log
 
 __all__ = ["Panel", "draw_curves", "draw_panels"]
 
@@ -43,7 +42,7 @@ class Panel:
     ) -> Panel:
         """The slice with the largest label, of images [n, channel, h, w] and masks [n, h, w]."""
         place = int(np.argmax((truth > 0).sum(axis=(1, 2)) + (prediction > 0).sum(axis=(1, 2))))
-        return cls(title, images[place], truth[place], prediction[place])
+        return cls(title, images[place].copy(), truth[place].copy(), prediction[place].copy())
 
 
 def draw_panels(panels: Sequence[Panel], labels: Sequence[Label], path: Path, columns: int = 3) -> None:
@@ -63,11 +62,8 @@ def draw_panels(panels: Sequence[Panel], labels: Sequence[Label], path: Path, co
     figure.savefig(path)
 
 
-def draw_curves(log: Path, path: Path) -> None:
-    """Write losses and validation Dice over the steps of a `log.csv`; nothing where it has no rows."""
-    rows = read_log(log)
-    if not rows:
-        return
+def draw_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Write losses and validation Dice over the steps of a log (see `read_log`)."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     figure = Figure(figsize=(9, 3.6), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)

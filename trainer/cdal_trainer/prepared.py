@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+import cdal_sdk
 from cdal_sdk.errors import DomainError, ReadError, TrainingError
 from cdal_sdk.readers.image import read_image
 from cdal_sdk.readers.nifti import read_nifti
-from cdal_sdk.slicing import Plan, Slices, cut_slices, match_channels
+from cdal_sdk.slicing import Plan, Slices, check_domain, cut_slices, match_channels
 from cdal_sdk.slicing.resample import resample
 from cdal_sdk.study import Study
 from cdal_sdk.writers import atomic
@@ -23,6 +25,7 @@ from cdal_trainer.cases import LabelledCase
 __all__ = ["PreparedCase", "prepare_case", "prepare_cases", "read_image_of", "read_label"]
 
 _WHITE = 255
+_FORM = 1  # of cached cases; raised whenever they are prepared differently
 
 
 @dataclass(frozen=True)
@@ -41,15 +44,18 @@ class PreparedCase:
 
 
 def read_image_of(case: LabelledCase, plan: Plan) -> Study:
-    """The image of a case with the channels that the plan takes.
+    """The image of a case with the channels that the plan takes, refused where inference would refuse it.
 
     Raises:
         TrainingError: naming the file, if it cannot be used.
     """
     try:
-        return match_channels(_read(case.name, case.image), plan)
+        study = match_channels(_read(case.name, case.image), plan)
+        check_domain(study, plan)
     except (ReadError, DomainError) as error:
-        raise TrainingError(error.what, where=case.image, remedy=error.remedy) from error
+        remedy = "correct plan.domain, or leave it out" if isinstance(error, DomainError) else error.remedy
+        raise TrainingError(error.what, where=case.image, remedy=remedy) from error
+    return study
 
 
 def read_label(case: LabelledCase, study: Study, values: set[int]) -> NDArray[np.uint8]:
@@ -109,22 +115,23 @@ def prepare_case(case: LabelledCase, plan: Plan, values: set[int]) -> PreparedCa
 def prepare_cases(cases: Iterable[LabelledCase], plan: Plan, values: set[int], cache: Path) -> list[PreparedCase]:
     """Prepare cases, or take them from a folder that an earlier run filled.
 
-    A cached case is found by its files (path, size, time of change) and by the plan; any other is prepared and added.
+    A cached case is found by its files (path, size, time of change), the plan and our version; any other is prepared
+    and added.
     """
-    cache.mkdir(parents=True, exist_ok=True)
     prepared = []
     for case in cases:
         files = [
             (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in (case.image, case.label)
         ]
-        key = hashlib.sha256(repr((files, plan, sorted(values))).encode()).hexdigest()[:24]
-        path = cache / f"{key}.safetensors"
-        if not path.exists():
-            fresh = prepare_case(case, plan, values)
+        identity = (files, plan, sorted(values), cdal_sdk.__version__, _FORM)
+        path = cache / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:24]}.safetensors"
+        try:
+            arrays = load_file(path)
+            prepared.append(PreparedCase(case.name, arrays["images"], arrays["labels"]))
+        except (OSError, KeyError, SafetensorError):  # not there, or damaged
+            prepared.append(prepare_case(case, plan, values))
             with atomic(path) as aside:
-                save_file({"images": fresh.images, "labels": fresh.labels}, aside)
-        arrays = load_file(path)
-        prepared.append(PreparedCase(case.name, arrays["images"], arrays["labels"]))
+                save_file({"images": prepared[-1].images, "labels": prepared[-1].labels}, aside)
     return prepared
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, field
 from importlib import resources
@@ -57,9 +58,23 @@ class Recipe:
             "optimisation.accumulate": self.optimisation.accumulate,
             "optimisation.validate_every": self.optimisation.validate_every,
         }
-        for name, value in counts.items():
-            if value < 1:
-                raise UsageError(f"{name} is {value}", remedy="give it at least 1")
+        for name, count in counts.items():
+            if count < 1:
+                raise UsageError(f"{name} is {count}", remedy="give it at least 1")
+        optimisation, augmentation = self.optimisation, self.augmentation
+        bounds: dict[str, tuple[float, float, float]] = {
+            "data.foreground_share": (self.data.foreground_share, 0, 1),
+            "optimisation.ema": (optimisation.ema, 0, 1),
+            "augmentation.scale": (min(augmentation.scale), 0.05, 20),
+            "augmentation.gamma_range": (min(augmentation.gamma_range), 0.05, 20),
+        }
+        signs = ("seed", "warmup", "lr_generator", "lr_discriminator", "lr_final", "grad_clip")
+        bounds |= {f"optimisation.{name}": (getattr(optimisation, name), 0, math.inf) for name in signs}
+        for name, (value, low, high) in bounds.items():
+            if not low <= value <= high:
+                raise UsageError(f"{name} is {value:g}", remedy=f"give {low:g} to {high:g}")
+        if augmentation.colour and (self.plan.channels, self.plan.context) != (3, 0):
+            raise UsageError("augmentation.colour is for RGB pictures", remedy="set it to 0")
         crop, divisor = self.data.crop, self.network.divisor
         if any(side % divisor for side in crop):
             raise UsageError(f"data.crop is {crop}", remedy=f"give multiples of {divisor}")
@@ -105,7 +120,10 @@ def load_recipe(reference: str | Path, overrides: tuple[str, ...] = (), *, paper
     }
     path = Path(reference)
     if path.is_file():
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"the recipe cannot be read ({error})", where=path, remedy="give a TOML file") from None
     elif str(reference) in bundled:
         text = bundled[str(reference)].read_text(encoding="utf-8")
     else:
@@ -154,8 +172,9 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 
 def _convert(data: dict[str, Any], where: str) -> Recipe:
-    if data.get("attention", {}).get("scale") == 0:  # TOML has no null
-        data["attention"]["scale"] = None
+    attention = data.get("attention")
+    if isinstance(attention, dict) and attention.get("scale") == 0:  # TOML has no null
+        attention["scale"] = None
     try:
         recipe = convert_strictly(data, Recipe)
         recipe.manifest()  # contradictions between sections show here

@@ -75,26 +75,30 @@ class TrainingState:
         """
         parts = min(self.recipe.optimisation.accumulate, len(batch[0]))
         shares = zip(*(tensor.chunk(parts) for tensor in batch), strict=True)
+        torch.manual_seed(self._step_seed())  # of dropout
         rng = torch.Generator().manual_seed(self._step_seed())
-        running = [self.method.descents(self._wrapped, image, labels, self.step, rng) for image, labels in shares]
+        running = [
+            (len(image) / len(batch[0]), self.method.descents(self._wrapped, image, labels, self.step, rng))
+            for image, labels in shares
+        ]
         terms: dict[str, Tensor] = {}
-        while first := next(running[0], None):
-            optimiser = self._optimisers[first.network]
-            optimiser.zero_grad()
-            self._add_gradient(first, terms, len(running))
-            for other in running[1:]:
-                self._add_gradient(next(other), terms, len(running))
+        share, leading = running[0]
+        while first := next(leading, None):
+            self._optimisers[first.network].zero_grad()
+            self._add_gradient(first, terms, share)
+            for share_of_other, other in running[1:]:
+                self._add_gradient(next(other), terms, share_of_other)
             self._take_step(first.network)
         self.average.update(self.main, self.step)
         self.step += 1
         return terms
 
-    def _add_gradient(self, descent: Descent, terms: dict[str, Tensor], parts: int) -> None:
+    def _add_gradient(self, descent: Descent, terms: dict[str, Tensor], share: float) -> None:
         """Back-propagate one part's share of the loss, and add its terms up."""
-        self._require_finite("loss", descent.loss)
-        self.fabric.backward(descent.loss / parts)
+        self._require_finite(f"loss of the {descent.network}", descent.loss)
+        self.fabric.backward(descent.loss * share)
         for name, value in descent.terms.items():
-            terms[name] = terms.get(name, 0) + value.detach() / parts
+            terms[name] = terms.get(name, 0) + value.detach() * share
 
     def _take_step(self, network: str) -> None:
         """Clip, and step at this training step's learning rate."""
@@ -102,7 +106,7 @@ class TrainingState:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(settings, self.method.rates[network], self.step)
         norm = torch.nn.utils.clip_grad_norm_(self.networks[network].parameters(), settings.grad_clip or math.inf)
-        self._require_finite("gradient", norm)
+        self._require_finite(f"gradient of the {network}", norm)
         optimiser.step()
 
     def engine(self, weights: dict[str, Tensor] | None = None, votes: int | None = None) -> Engine:
@@ -144,8 +148,11 @@ class TrainingState:
         self.step, self.best = content["step"], content["best"]
 
     def _require_finite(self, name: str, value: Tensor) -> None:
-        """Stop before the weights, and with them the next checkpoint, are spoilt."""
-        if not torch.isfinite(value):
+        """Stop, on all devices at once, before the weights and with them the next checkpoint are spoilt."""
+        spoilt = (~torch.isfinite(value.detach())).float()
+        if self.fabric.world_size > 1:
+            spoilt = torch.as_tensor(self.fabric.all_reduce(spoilt, reduce_op="sum"))
+        if spoilt:
             raise TrainingError(
                 f"the {name} is not finite at step {self.step}",
                 remedy="resume from last.pt with a lower learning rate, or check the images for extreme values",
