@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,6 +68,8 @@ def train(
         with _training_progress(console, loaded.optimisation.steps) as report:
             shared = cache or out / "prepared"
             best[name] = run(loaded, data, out / name, fold=fold, cache=shared, hardware=hardware, report=report)
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # another process of the same run tells
+        return
     if ablate is not None:
         console.print(ablation_table(best, out / "ablation.json"), markup=False)
         return
