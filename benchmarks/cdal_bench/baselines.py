@@ -35,9 +35,9 @@ class Baseline(nn.Module):
         self.label_channels = label_channels
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits [n, label, h, w]; inside, the far edges are repeated up to a multiple of the smallest level's step."""
+        """Logits [n, label, h, w]; inside, the far edges are repeated until the coarsest level has two whole pixels."""
         height, width = image.shape[2:]
-        padding = (0, -width % _DIVISOR, 0, -height % _DIVISOR)
+        padding = (0, max(-width % _DIVISOR, 2 * _DIVISOR - width), 0, max(-height % _DIVISOR, 2 * _DIVISOR - height))
         output = self.network(F.pad(image, padding, mode="replicate") if any(padding) else image)
         logits: Tensor = output if isinstance(output, Tensor) else output[0]
         return logits[:, :, :height, :width]

@@ -21,7 +21,7 @@ def test_parameters(name):
 @pytest.mark.parametrize("labels", [1, 3])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", BASELINES)
-@pytest.mark.parametrize("size", [(32, 48), (17, 30)], ids=str)
+@pytest.mark.parametrize("size", [(32, 48), (17, 50)], ids=str)
 def test_any_size(name, channels, labels, size):
     torch.manual_seed(0)
     model = build_baseline(name, channels, labels, width=4).eval()
