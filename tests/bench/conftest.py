@@ -23,13 +23,13 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Path:  # noqa: F811
+def model(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Path:
     """A tiny model for these cases."""
     return save_tiny(replace(VOLUME, plan=recipe.plan), tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe, task: Path) -> dict[str, Path]:  # noqa: F811
+def checkpoints(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe, task: Path) -> dict[str, Path]:
     """`best.pt` of two steps of each baseline."""
     folder = tmp_path_factory.mktemp("runs")
     settings = replace(recipe.optimisation, steps=2, validate_every=2)

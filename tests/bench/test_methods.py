@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from cdal_bench.baselines import BASELINES, Baseline
+from cdal_bench.configurations import Subject
 from cdal_bench.contenders import prepare_contender
 from cdal_bench.methods import recipe_segdiff, trained_network
 from cdal_bench.segdiff import SegDiff, SegDiffConfig
-from cdal_bench.configurations import Subject
 from cdal_sdk.errors import ModelError
 from cdal_sdk.network import GeneratorConfig
 from cdal_trainer.cases import labelled_cases
