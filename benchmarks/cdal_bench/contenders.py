@@ -15,6 +15,7 @@ from cdal_bench.baselines import BASELINES, Baseline, build_baseline
 from cdal_bench.configurations import Subject, segdiff_config
 from cdal_bench.runners import BaselineRunner, PublishedCdal, SegDiffRunner
 from cdal_bench.segdiff import SegDiff
+from cdal_bench.trained import trained_network
 from cdal_sdk.bundle import load_model
 from cdal_sdk.engines import Engine, EngineName, make_engine
 from cdal_sdk.errors import ModelError, UsageError
@@ -162,8 +163,6 @@ class _Source(Generic[_Network]):
 def _source(weights: Path | None, kind: type[_Network], seed: int) -> _Source[_Network]:
     if weights is None:
         return _Source(None, seed)
-    from cdal_bench.methods import trained_network
-
     network = trained_network(weights)
     if not isinstance(network, kind):
         raise ModelError("these are the weights of another baseline", where=weights, remedy="give it its own")

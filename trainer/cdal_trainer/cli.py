@@ -25,6 +25,7 @@ def train(
     recipe: Annotated[
         str, typer.Option(help="Bundled recipe (hippocampus, chest-xray, nuclei) or TOML file.")
     ] = "hippocampus",
+    paper: Annotated[bool, typer.Option("--paper", help="The paper's own settings instead of the recipe's.")] = False,
     method: Annotated[
         str | None, typer.Option(help="cdal, or a baseline such as unet; by default the recipe's.")
     ] = None,
@@ -52,10 +53,10 @@ def train(
     overrides = (*(settings or ()), *([f"method={method}"] if method else ()))
     hardware = Hardware(device, devices, precision, workers)
     console = Console(soft_wrap=True, highlight=False)
-    runs = {"": load_recipe(recipe, overrides)}
+    runs = {"": load_recipe(recipe, overrides, paper=paper)}
     if ablate is not None:
         changes = variants(ablate, runs[""])
-        runs = {name: load_recipe(recipe, (*overrides, *further)) for name, further in changes.items()}
+        runs = {n: load_recipe(recipe, (*overrides, *further), paper=paper) for n, further in changes.items()}
     best: dict[str, Path] = {}
     for name, loaded in runs.items():
         if name:
