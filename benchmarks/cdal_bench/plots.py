@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,13 @@ _OURS, _THEIRS = "#1f6fb4", "#b0b0b0"
 _STAGES = ("read", "prepare", "engine", "restore", "write")
 
 
-def draw_plots(result: Result, folder: Path) -> dict[str, str]:
+def draw_plots(result: Result, folder: Path, only: Mapping[str, str] | None = None) -> dict[str, str]:
     """Draw what the result has data for.
 
     Args:
         result: what was found.
         folder: for the PNGs, made as needed.
+        only: which pictures, with other file names for them; None draws all.
 
     Returns:
         File name by title.
@@ -31,22 +33,22 @@ def draw_plots(result: Result, folder: Path) -> dict[str, str]:
     Raises:
         MissingExtraError: if matplotlib is not installed.
     """
-    plots: dict[str, tuple[str, Callable[[Axes, Result], None], bool]] = {
+    plots: dict[str, tuple[str, Callable[..., None], bool]] = {
         "Time for one image": ("latency.png", _latency, bool(result.rows)),
         "Dice over time": ("dice.png", _dice, any(row.dice for row in result.rows)),
         "A case from file to file": ("stages.png", _stages, any(row.stages_ms for row in result.rows)),
         "Throughput": ("throughput.png", _throughput, any(len(row.throughput) > 1 for row in result.rows)),
     }
+    for axis in dict.fromkeys(series.axis for series in result.scaling):
+        name = f"scaling-{axis}.png"
+        plots[f"Growth with {axis}"] = (name, partial(_scaling, axis=axis), True)
+    names = {name: name for name, _, _ in plots.values()} if only is None else only
     folder.mkdir(parents=True, exist_ok=True)
     drawn = {}
     for title, (name, draw, has_data) in plots.items():
-        if has_data:
-            _save(folder / name, title, lambda axes, draw=draw: draw(axes, result))  # type: ignore[misc]
-            drawn[title] = name
-    for axis in dict.fromkeys(series.axis for series in result.scaling):
-        name = f"scaling-{axis}.png"
-        _save(folder / name, f"Growth with {axis}", lambda axes, axis=axis: _scaling(axes, result, axis))  # type: ignore[misc]
-        drawn[f"Growth with {axis}"] = name
+        if has_data and name in names:
+            _save(folder / names[name], title, partial(draw, result=result))
+            drawn[title] = names[name]
     return drawn
 
 

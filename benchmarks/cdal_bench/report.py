@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from cdal_bench.intervals import Interval
 from cdal_bench.results import Machine, Ratio, Result, Row
 
-__all__ = ["duration", "headline", "machine_sentence", "ratio_table", "report_markdown", "table", "times"]
+__all__ = [
+    "duration",
+    "headline",
+    "machine_sentence",
+    "ratio_table",
+    "report_markdown",
+    "stage_table",
+    "table",
+    "times",
+]
 
 _MINUTE, _HOUR = 60.0, 3600.0
 _HONEST_P95, _HONEST_P99 = 20, 100  # fewer samples hold nothing of such a tail
@@ -54,7 +63,7 @@ def report_markdown(result: Result, pictures: Mapping[str, str] | None = None) -
         "",
         *_details(result.rows),
         *ratio_table(result.ratios, {row.name: row for row in result.rows}),
-        *_stage_table(result.rows),
+        *stage_table(result.rows),
         *_scaling_table(result),
     ]
     if result.unavailable:
@@ -166,7 +175,8 @@ def _details(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _stage_table(rows: Sequence[Row]) -> list[str]:
+def stage_table(rows: Sequence[Row]) -> list[str]:
+    """Where the time of a case goes."""
     staged = [row for row in rows if row.stages_ms]
     if not staged:
         return []
