@@ -16,6 +16,7 @@ from cdal_bench.energy import joules_of
 from cdal_bench.inputs import Inputs, find_inputs
 from cdal_bench.intervals import ratio_of_medians
 from cdal_bench.machine import describe_machine
+from cdal_bench.own_engines import engine_precision
 from cdal_bench.probe import Probe, probe
 from cdal_bench.results import Latency, Machine, Ratio, Result, Row, Setting, Throughput
 from cdal_bench.timing import Task, interleave, task
@@ -79,7 +80,7 @@ class _Entry:
     @property
     def precision(self) -> str:
         """The engine's own word for it, else what its kind computes in."""
-        return str(getattr(self.engine, "precision", self.contender.precision))
+        return engine_precision(self.engine, self.contender.precision)
 
 
 def run_benchmark(request: Request, say: Say = lambda _: None) -> Result:

@@ -6,18 +6,19 @@ import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Literal, TypeVar, cast, get_args
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cdal_bench.baselines import BASELINES, Baseline, build_baseline
 from cdal_bench.configurations import Subject, segdiff_config
+from cdal_bench.own_engines import make_own_engine, own_engine_names
 from cdal_bench.runners import BaselineRunner, PublishedCdal, SegDiffRunner
 from cdal_bench.segdiff import SegDiff
 from cdal_bench.trained import trained_network
 from cdal_sdk.bundle import load_model
-from cdal_sdk.engines import Engine, EngineName, make_engine
+from cdal_sdk.engines import Engine
 from cdal_sdk.errors import ModelError, UsageError
 from cdal_sdk.network import Generator
 
@@ -89,7 +90,7 @@ def choose(against: Iterable[str], engines: Iterable[str]) -> tuple[str, ...]:
     Raises:
         UsageError: for a name that is nobody's.
     """
-    known_engines = [name for name in get_args(EngineName) if name != "auto"]
+    known_engines = own_engine_names()
     others = [*_GROUPS["segdiff"], PUBLISHED, *BASELINES]
     wanted: list[str] = []
     for name in against:
@@ -227,14 +228,7 @@ def _cdal(name: str, subject: Subject, shape: tuple[int, int], mode: str, device
         if name == PUBLISHED:
             return PublishedCdal(model.generator, sampling, device)
         engine = "torch" if name == PLAIN else name.removeprefix(OWN)
-        return make_engine(
-            cast("EngineName", engine),
-            model.generator,
-            sampling,
-            device,
-            weights_sha256=model.weights_sha256,
-            stored=model.files,
-        )
+        return make_own_engine(engine, model, sampling, device)
 
     cost = Cost(steps, votes, steps * votes, encodings, encodings * encoding + steps * votes * step)
     title = _TITLES.get(name, f"cDAL, engine {name.removeprefix(OWN)}")

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cdal_bench.report import duration
 from cdal_bench.results import Result, Row
 from cdal_sdk.errors import MissingExtraError
 
@@ -71,19 +72,20 @@ def _latency(axes: Axes, result: Result) -> None:
     rows = sorted(result.rows, key=lambda row: row.network.p50.value)
     values = [row.network.p50.value / 1000 for row in rows]
     bars = axes.barh([_name(row) for row in rows], values, color=[_colour(row) for row in rows])
-    axes.bar_label(bars, [_seconds(value) for value in values], padding=4)
+    axes.bar_label(bars, [duration(1000 * value) for value in values], padding=4)
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 3, max(values) * 8)
-    axes.set_xlabel("seconds for one image, network alone (log axis)")
+    note = "; * extrapolated" if any(row.extrapolated for row in rows) else ""
+    axes.set_xlabel(f"seconds for one image, network alone (log axis){note}")
 
 
 def _dice(axes: Axes, result: Result) -> None:
     for row in (row for row in result.rows if row.dice):
         x, y = row.network.p50.value / 1000, sum(row.dice.values()) / len(row.dice)
-        axes.scatter(x, y, color=_colour(row), s=60)
-        axes.annotate(_name(row), (x, y), xytext=(6, 6), textcoords="offset points")
+        axes.scatter(x, y, s=60, label=_name(row))
     axes.set_xscale("log")
-    axes.margins(x=0.3, y=0.2)
+    axes.margins(x=0.2, y=0.2)
+    axes.legend(frameon=False)
     axes.set_xlabel("seconds for one image (log axis)")
     axes.set_ylabel("Dice, mean over labels")
 
@@ -96,7 +98,7 @@ def _stages(axes: Axes, result: Result) -> None:
         axes.barh([_name(row) for row in rows], widths, left=left, label=stage)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.set_xlabel("seconds for one case")
-    axes.legend(frameon=False, ncols=len(_STAGES), loc="lower right")
+    axes.legend(frameon=False, ncols=len(_STAGES), loc="upper left", bbox_to_anchor=(0.0, -0.15))
 
 
 def _throughput(axes: Axes, result: Result) -> None:
@@ -131,7 +133,3 @@ def _name(row: Row) -> str:
 
 def _colour(row: Row) -> str:
     return _OURS if row.name.startswith("cdal-") and row.name != "cdal-published" else _THEIRS
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.3g} s"

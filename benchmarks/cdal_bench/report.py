@@ -124,7 +124,7 @@ def table(result: Result) -> list[str]:
             cells.append(f"{duration(row.case_ms.value)}{mark}" if row.case_ms else "")
         cells += [f"{row.dice[label]:.3f}" if label in row.dice else "" for label in labels]
         lines.append(_line(cells))
-    notes = [f"{row.title}: {row.extrapolated}." for row in rows if row.extrapolated]
+    notes = [f"- {row.title}: {row.extrapolated}." for row in rows if row.extrapolated]
     return [*lines, "", *notes]
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,11 @@ from cdal_bench.configurations import Subject, load_subject
 from cdal_bench.contenders import OWN, PLAIN, PUBLISHED
 from cdal_bench.inputs import find_inputs
 from cdal_bench.memory import peak_mb, resident_mb
+from cdal_bench.own_engines import make_own_engine
 from cdal_bench.results import Series
 from cdal_sdk.bundle import load_model
 from cdal_sdk.diffusion import Schedule, paper_betas
-from cdal_sdk.engines import Engine, EngineName, make_engine
+from cdal_sdk.engines import Engine
 from cdal_sdk.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -95,9 +96,7 @@ def _engine(
         sampling = replace(sampling, schedule=Schedule.of(paper_betas(steps)))
     if canvas is not None:
         sampling = replace(sampling, label_shape=(sampling.label_shape[0], *canvas))
-    return make_engine(
-        cast("EngineName", engine), model.generator, sampling, device, weights_sha256=model.weights_sha256
-    )
+    return make_own_engine(engine, replace(model, files={}), sampling, device)
 
 
 def _image(subject: Subject, batch: int = 1, size: tuple[int, int] | None = None) -> NDArray[np.float32]:

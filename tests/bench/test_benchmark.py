@@ -127,10 +127,10 @@ def test_pictures_are_drawn_of_what_there_is(result, tmp_path):
 
 
 def test_an_engine_that_cannot_be_made_is_told_and_the_others_go_on(model, monkeypatch):
-    def make_engine(name, *arguments, **settings):
+    def unavailable(*arguments):
         raise EngineError("there is no such runtime", remedy="install it")
 
-    monkeypatch.setattr("cdal_bench.contenders.make_engine", make_engine)
+    monkeypatch.setattr("cdal_bench.contenders.make_own_engine", unavailable)
     request = Request(str(model), choose(["unet"], ["torchscript"]), cases=0, repetitions=1, warmup=0, cold=False)
     found = run_benchmark(request)
     assert found.unavailable == {"cdal-torchscript": "there is no such runtime; install it"}
