@@ -21,7 +21,7 @@ from cdal_bench.probe import Probe, probe
 from cdal_bench.results import Latency, Machine, Ratio, Result, Row, Setting, Throughput
 from cdal_bench.timing import Task, interleave, task
 from cdal_sdk.engines import Engine
-from cdal_sdk.errors import EngineError, MissingExtraError
+from cdal_sdk.errors import EngineError, MissingExtraError, UsageError
 
 __all__ = ["Request", "run_benchmark"]
 
@@ -144,7 +144,7 @@ def _make(request: Request, subject: Subject, inputs: Inputs, say: Say) -> tuple
         )
         try:
             engine = contender.make()
-        except (EngineError, MissingExtraError) as error:
+        except (EngineError, MissingExtraError, UsageError) as error:  # not installed, or not for this device
             unavailable[name] = error.brief()
             continue
         entries[name] = _Entry(contender, engine, task(engine, inputs.batch(1), full=request.full))
