@@ -186,7 +186,7 @@ def _measure_row(
         row = replace(row, stages_ms=case.stages_ms, case_ms=case.case_ms)
         if inputs.labelled and contender.trained and whole:
             say(f"{contender.name}: Dice on {len(inputs.labelled)} case(s)")
-            row = replace(row, dice=mean_dice(subject, engine, inputs.labelled, cost.votes, request.seed))
+            row = replace(row, dice=mean_dice(subject, engine, inputs.labelled, cost, request.seed))
     if request.cold:
         say(f"{contender.name}: in a fresh process")
         weights = request.weights_of(contender.name)
