@@ -28,7 +28,7 @@ _FILES: dict[Format, tuple[str, ...]] = {
     "nifti": ("{case}.nii.gz",),
     "dicom-seg": ("{case}.dcm",),
     "png": ("{case}.png",),
-    "probability": ("probability/{case}.nii.gz", "spread/{case}.nii.gz"),
+    "probability": ("probability/{case}.nii.gz", "spread/{case}.nii.gz", "probability/{case}.dcm"),
 }
 _PREVIEW = "previews/{case}.png"
 
@@ -147,7 +147,8 @@ class Result:
         written: list[Path] = []
         try:
             for chosen in wanted:
-                paths = [out / name.format(case=self.case) for name in _FILES[chosen]]
+                names = [name for name in _FILES[chosen] if study.source.kind == "dicom" or not name.endswith(".dcm")]
+                paths = [out / name.format(case=self.case) for name in names]
                 written += paths
                 self._write(chosen, paths)
             written.append(out / _PREVIEW.format(case=self.case))
@@ -164,17 +165,19 @@ class Result:
 
         segmentation, labels = self.done, self.manifest.labels
         study = segmentation.study
+        algorithm = writers.Algorithm(name=f"cDAL {self.manifest.name}", version=self.manifest.version)
         match chosen:
             case "nifti":
                 writers.write_nifti(segmentation.mask, study, paths[0])
             case "dicom-seg":
-                algorithm = writers.Algorithm(name=f"cDAL {self.manifest.name}", version=self.manifest.version)
                 writers.write_dicom_seg(segmentation.mask, study, labels, algorithm, paths[0])
             case "png":
                 writers.write_mask_png(self.mask, paths[0], labels)
             case "probability":
                 writers.write_nifti_maps(segmentation.probability, study, paths[0])
                 writers.write_nifti_maps(segmentation.spread, study, paths[1])
+                for path in paths[2:]:
+                    writers.write_dicom_probability(segmentation.probability, study, labels, algorithm, path)
 
 
 def output_paths(case: str, out: Path) -> list[Path]:
