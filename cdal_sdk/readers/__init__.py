@@ -9,9 +9,10 @@ from __future__ import annotations
 from cdal_sdk.errors import CdalError, ReadError
 from cdal_sdk.readers.case_files import CaseFiles
 from cdal_sdk.readers.discovery import discover
+from cdal_sdk.readers.isolated import IsolatedReader
 from cdal_sdk.study import Study
 
-__all__ = ["CaseFiles", "discover", "read_study"]
+__all__ = ["CaseFiles", "IsolatedReader", "discover", "read_study"]
 
 
 def read_study(files: CaseFiles) -> Study:

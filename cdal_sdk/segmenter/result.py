@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,8 +17,18 @@ from numpy.typing import NDArray
 from cdal_sdk.bundle import Manifest
 from cdal_sdk.errors import CdalError, OutputError, ReadError, UsageError
 from cdal_sdk.study import LabelSize, Segmentation, SourceKind, Study
+from cdal_sdk.writers.atomic import unfinished
 
-__all__ = ["Format", "Result", "Timing", "as_cdal_error", "check_formats", "output_paths", "remove_outputs"]
+__all__ = [
+    "Format",
+    "Result",
+    "Timing",
+    "as_cdal_error",
+    "check_formats",
+    "output_paths",
+    "remove_leftovers",
+    "remove_outputs",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +41,7 @@ _FILES: dict[Format, tuple[str, ...]] = {
     "png": ("{case}.png",),
     "probability": ("probability/{case}.nii.gz", "spread/{case}.nii.gz", "probability/{case}.dcm"),
 }
+_ABANDONED_SECONDS = 3600
 _PREVIEW = "previews/{case}.png"
 
 
@@ -198,6 +210,15 @@ def remove_outputs(case: str, out: Path) -> None:
         except OSError as error:
             what = f"an older output cannot be deleted ({error.strerror})"
             raise OutputError(what, where=path, remedy="remove it or choose another --out") from None
+
+
+def remove_leftovers(out: Path) -> None:
+    """Delete what processes that were killed left half written; what is younger may still be in work."""
+    folders = {out, *(path.parent for path in output_paths("x", out))}
+    for path in (path for folder in folders for path in unfinished(folder)):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()
 
 
 def _applies(chosen: Format, study: Study) -> bool:

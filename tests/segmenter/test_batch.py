@@ -53,7 +53,7 @@ def test_outputs_and_report(volume_model: Path, inputs: Path, tmp_path: Path) ->
     assert {key: report[key] for key in ("model", "engine", "seed", "votes")} == {
         "model": "tiny-volume", "engine": "torch", "seed": 4, "votes": 2,
     }  # fmt: skip
-    expected = {"report.json", ".cdal-ledger.json"}
+    expected = {"report.json", ".cdal-ledger/a.json", ".cdal-ledger/b.json"}
     for case in "ab":
         expected |= {f"{folder}{case}.nii.gz" for folder in ("", "probability/", "spread/")}
         expected.add(f"previews/{case}.png")
