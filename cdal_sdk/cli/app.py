@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from importlib.metadata import entry_points
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from cdal_sdk.cli.example import example
 from cdal_sdk.cli.import_published import import_published
 from cdal_sdk.cli.info import info
 from cdal_sdk.cli.segment import segment
+from cdal_sdk.cli.verify import verify
 from cdal_sdk.errors import CdalError, GateError, OutputError, TrainingError
 
 __all__ = ["app", "main"]
@@ -31,6 +33,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(segment)
+app.command()(verify)
 app.command()(info)
 app.command()(example)
 app.command("import-published")(import_published)
@@ -46,6 +49,9 @@ def _configure(
     level = logging.DEBUG if verbose else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("cdal_sdk").setLevel(level)
+    for quoting in ("pydicom", "highdicom", "nibabel", "PIL", "py.warnings"):
+        logging.getLogger(quoting).setLevel(logging.CRITICAL)  # they quote what they find in files, such as names
+    warnings.simplefilter("ignore")
 
 
 def main() -> None:

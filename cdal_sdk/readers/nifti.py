@@ -9,6 +9,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from numpy.typing import NDArray
 
 from cdal_sdk.errors import ReadError
 from cdal_sdk.study import Source, Study
@@ -70,3 +71,16 @@ def _check_content(file: Any, path: Path) -> None:
         )
     if file.dataobj.dtype.kind not in "iuf":
         raise ReadError("the NIfTI file holds colours or complex numbers", where=path, remedy="give real gray values")
+
+
+def read_labels(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """A mask and its affine, voxel index to RAS millimetres.
+
+    Raises:
+        Exception: whatever nibabel raises for a damaged file.
+    """
+    file: Any = nibabel.load(path)
+    voxels = np.asarray(file.dataobj)
+    while voxels.ndim < 3:
+        voxels = voxels[..., np.newaxis]
+    return voxels.reshape(voxels.shape[:3]).astype(np.uint8, casting="safe"), np.asarray(file.affine, np.float64)
