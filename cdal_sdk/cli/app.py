@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 import warnings
 from importlib.metadata import entry_points
 from typing import Annotated
@@ -55,16 +56,17 @@ def _configure(
 
 
 def main() -> None:
-    """Run the command line; an error is one sentence and an exit code, a traceback only comes with --verbose."""
+    """Run the command line; an error is one sentence and an exit code, its place only comes with --verbose."""
     try:
         app()
     except CdalError as error:
         _fail(str(error), _exit_code(error))
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - nothing but a sentence may come out
         if logging.getLogger("cdal_sdk").isEnabledFor(logging.DEBUG):
-            raise
+            place = "".join(traceback.format_tb(error.__traceback__))  # without its text, which may quote the input
+            logging.getLogger("cdal_sdk").debug("%s at\n%s", type(error).__name__, place)
         _fail(f"unexpected {type(error).__name__}; run it again with 'cdal --verbose' and report what that shows", 2)
 
 

@@ -22,6 +22,10 @@ from cdal_sdk.study import Source, Study
 __all__ = ["read_dicom"]
 
 _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+_MODALITIES = frozenset(
+    "BMD CR CT DG DX ECG EPS ES GM HC HD IO IVOCT IVUS KER LEN LS MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT "
+    "PA PT PX RF RG SM SRF ST TG US VA XA XC".split()
+)
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -103,9 +107,9 @@ def _read_planar(case: str, path: Path) -> Study:
 
 
 def _modality(dataset: Dataset) -> str | None:
-    """The modality, where it is one: a code string, which errors may quote."""
+    """The modality, "OT" for one that the standard does not know: errors quote it, so that it must not be free text."""
     modality = str(dataset.get("Modality") or "")
-    return modality if modality.isalnum() and modality.isupper() and len(modality) <= 16 else None
+    return (modality if modality in _MODALITIES else "OT") if modality else None
 
 
 def _spacing(dataset: Dataset) -> tuple[float, float] | None:

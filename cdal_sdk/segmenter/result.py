@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -56,13 +57,13 @@ def check_formats(names: Sequence[str]) -> tuple[Format, ...]:
 def as_cdal_error(error: Exception, case: str) -> CdalError:
     """What made a case fail, as one of our errors: one case must not end a run over ten thousand.
 
-    The text of a foreign error may quote the input, so it goes to the debug log alone.
+    The text of a foreign error may quote the input, such as a name in it, so that the debug log has only its place.
     """
     if isinstance(error, CdalError):
         return error
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
         return ReadError("there is not enough memory for it", where=case, remedy="use a smaller --batch-size")
-    _log.debug("case %s", case, exc_info=error)
+    _log.debug("case %s: %s at\n%s", case, type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
     remedy = "run it alone with 'cdal --verbose segment' and report what that shows"
     return CdalError(f"it failed unexpectedly ({type(error).__name__})", where=case, remedy=remedy)
 
