@@ -23,7 +23,7 @@ BIRTH_DATE = "19010203"
 _TEXT = {"PN", "LO", "SH", "ST", "LT", "UT", "UC", "AE"}
 # What belongs to the patient and the study, and therefore stands in a DICOM segmentation as in its source.
 _INHERITED = {
-    "PatientName", "PatientID", "PatientBirthDate", "StudyID", "AccessionNumber", "ReferringPhysicianName",
+    "PatientName", "PatientID", "PatientBirthDate", "StudyDate", "StudyID", "AccessionNumber", "ReferringPhysicianName",
     "IssuerOfPatientID", "DeidentificationMethod", "StudyDescription", "PositionReferenceIndicator",
 }  # fmt: skip
 
