@@ -34,7 +34,7 @@ class Confidence:
 
     interval_scale: float = 1.0
     coverage: float | None = None
-    high_spread: float = 0.15
+    high_spread: float = 0.1
     whole: bool | None = None
     components: int | None = None
 

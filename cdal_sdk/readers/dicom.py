@@ -22,53 +22,11 @@ from cdal_sdk.study import Source, Study
 __all__ = ["read_dicom"]
 
 _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-_MODALITIES = frozenset(
-    [
-        "BMD",
-        "CR",
-        "CT",
-        "DG",
-        "DX",
-        "ECG",
-        "EPS",
-        "ES",
-        "GM",
-        "HC",
-        "HD",
-        "IO",
-        "IVOCT",
-        "IVUS",
-        "KER",
-        "LEN",
-        "LS",
-        "MG",
-        "MR",
-        "NM",
-        "OAM",
-        "OCT",
-        "OP",
-        "OPM",
-        "OPT",
-        "OPTBSV",
-        "OPTENF",
-        "OPV",
-        "OSS",
-        "OT",
-        "PA",
-        "PT",
-        "PX",
-        "RF",
-        "RG",
-        "SM",
-        "SRF",
-        "ST",
-        "TG",
-        "US",
-        "VA",
-        "XA",
-        "XC",
-    ]
-)
+_MODALITIES = (
+    "BMD", "CR", "CT", "DG", "DX", "ECG", "EPS", "ES", "GM", "HC", "HD", "IO", "IVOCT", "IVUS", "KER", "LEN", "LS",
+    "MG", "MR", "NM", "OAM", "OCT", "OP", "OPM", "OPT", "OPTBSV", "OPTENF", "OPV", "OSS", "OT", "PA", "PT", "PX", "RF",
+    "RG", "SM", "SRF", "ST", "TG", "US", "VA", "XA", "XC",
+)  # fmt: skip
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 

@@ -165,7 +165,7 @@ class Result:
                 written += paths
                 self._write(chosen, paths)
             written.append(out / _PREVIEW.format(case=self.case))
-            write_preview(study, segmentation.mask, written[-1], self.manifest.labels)
+            write_preview(study, segmentation.mask, written[-1], self.manifest.labels, segmentation.spread)
         except BaseException:
             with suppress(OutputError):  # the first error says more
                 remove_outputs(self.case, out)

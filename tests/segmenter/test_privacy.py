@@ -107,4 +107,4 @@ def traces_in(path: Path, out: Path) -> list[str]:
 def test_the_search_itself_finds_what_is_planted(inputs: Path) -> None:
     for name in ("volume.nii.gz", "picture.png"):
         assert traces_in(inputs / name, inputs), name
-    assert len(traces_in(next((inputs / "good").iterdir()), inputs)) > 100
+    assert next((inputs / "good").iterdir()).read_bytes().count(PLANTED.encode()) > 100
