@@ -20,6 +20,7 @@ from cdal_sdk.engines import GRAPH_VERSION
 from cdal_sdk.errors import OutputError, UsageError
 from cdal_sdk.readers import CaseFiles
 from cdal_sdk.segmenter.ledger import Claim, Ledger
+from cdal_sdk.segmenter.page import write_page
 from cdal_sdk.segmenter.predictor import Inferred, Segmenter
 from cdal_sdk.segmenter.report import CaseReport, Report, failed_case, segmented_case, sha256, skipped_case
 from cdal_sdk.segmenter.result import Format, as_cdal_error, output_paths, remove_leftovers, remove_outputs
@@ -41,7 +42,7 @@ def segment_cases(
     overwrite: bool = False,
     on_case: Callable[[CaseReport], None] = lambda _: None,
 ) -> Report:
-    """Segment cases and write results, previews and `report.json` to a folder.
+    """Segment cases and write results, previews, `report.json` and `report.html` to a folder.
 
     A case whose input, model and settings are those of an earlier run in the folder is skipped. Reading, engine and
     writing overlap. The report is valid at any moment, also after an interruption. Several processes may work into
@@ -83,6 +84,7 @@ def segment_cases(
                         report.write(out)
     finally:
         report.write(out)
+        write_page(report, out)
     return report
 
 

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from cdal_sdk.writers.dicom_series import write_mr_series
     from cdal_sdk.writers.image import write_mask_png
     from cdal_sdk.writers.nifti import write_nifti, write_nifti_maps
-    from cdal_sdk.writers.preview import write_preview
+    from cdal_sdk.writers.preview import thumbnail, write_preview
 
 __all__ = [
     "Algorithm",
     "atomic",
+    "thumbnail",
     "write_dicom_probability",
     "write_dicom_seg",
     "write_mask_png",
@@ -31,6 +32,7 @@ __all__ = [
 
 _HOMES = {
     "Algorithm": "dicom_seg",
+    "thumbnail": "preview",
     "write_dicom_probability": "dicom_seg",
     "write_dicom_seg": "dicom_seg",
     "write_mask_png": "image",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from cdal_sdk.errors import OutputError
 from cdal_sdk.study import Label, Study
 from cdal_sdk.writers.atomic import atomic
 
-__all__ = ["write_preview"]
+__all__ = ["thumbnail", "write_preview"]
 
 _MOST_TILES = 12
 _MOST_PAIRS = 8  # with the spread beside each
@@ -76,6 +77,19 @@ def write_preview(
     picture = _montage(planes, labels, empty=not mask.any())
     with atomic(path) as temporary:
         picture.save(temporary, format="PNG", compress_level=_FASTEST_PNG)
+
+
+def thumbnail(path: Path, size: int = 720) -> bytes:
+    """A preview as a JPEG of at most that many pixels a side, for pages.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    stream = BytesIO()
+    with Image.open(path, formats=("PNG",)) as picture:
+        picture.thumbnail((size, size))
+        picture.convert("RGB").save(stream, format="JPEG", quality=80)
+    return stream.getvalue()
 
 
 def _planar(study: Study, mask: NDArray[np.uint8], spread: NDArray[np.float32] | None) -> list[_Plane]:
