@@ -19,6 +19,7 @@ def verify(
         list[Path] | None, typer.Option("--source", help="The run's input, to compare with; repeatable.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="The run's model, to compare the labels with.")] = None,
+    volume: Annotated[int | None, typer.Option(help="The run's --volume.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Read again what a run wrote, and compare: hashes, geometry, label values, sizes and, if given, the sources.
@@ -30,7 +31,7 @@ def verify(
     from cdal_sdk.segmenter.verify import verify as check
 
     manifest = None if model is None else read_manifest(model)
-    found = check(out, discover(sources, exclude=out) if sources else (), manifest)
+    found = check(out, discover(sources, exclude=out, volume=volume) if sources else (), manifest)
     if as_json:
         sys.stdout.write(json.dumps(found.to_data(), indent=2, ensure_ascii=False) + "\n")
     else:

@@ -53,7 +53,7 @@ def _read(files: CaseFiles) -> Study:
         case "nifti":
             from cdal_sdk.readers.nifti import read_nifti
 
-            return read_nifti(files.case, files.paths[0])
+            return read_nifti(files.case, files.paths[0], files.volume)
         case "image":
             from cdal_sdk.readers.image import read_image
 

@@ -90,7 +90,8 @@ class IsolatedReader:
 
     def _ask(self, process: subprocess.Popen[bytes], files: CaseFiles) -> Study:
         asked, answered = _pipes(process)
-        request = {"case": files.case, "kind": files.kind, "paths": [str(path) for path in files.paths]}
+        paths = [str(path) for path in files.paths]
+        request = {"case": files.case, "kind": files.kind, "paths": paths, "volume": files.volume}
         asked.write(json.dumps(request).encode() + b"\n")
         asked.flush()
         head: dict[str, Any] = json.loads(answered.readline() or b"?")

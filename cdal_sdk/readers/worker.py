@@ -25,7 +25,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer requests until there are no more."""
     for line in requests:
         request = json.loads(line)
-        files = CaseFiles(request["case"], request["kind"], tuple(Path(path) for path in request["paths"]))
+        paths = tuple(Path(path) for path in request["paths"])
+        files = CaseFiles(request["case"], request["kind"], paths, volume=request["volume"])
         try:
             study = read_study(files)
         except MemoryError:

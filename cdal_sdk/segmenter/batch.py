@@ -186,7 +186,8 @@ class _Run:
     def _begin(self, files: CaseFiles, claim: Claim) -> _Job | CaseReport:
         """What is to be done for a case, or its entry where there is nothing to do."""
         digests = _digests(files)
-        fingerprint = hashlib.sha256("\n".join([self._settings, *sorted(digests)]).encode()).hexdigest()
+        told = [self._settings, f"volume {files.volume}", *sorted(digests)]
+        fingerprint = hashlib.sha256("\n".join(told).encode()).hexdigest()
         known = None if self._overwrite else self._ledger.read(files.case)
         if known and known.fingerprint == fingerprint and all((self._out / name).is_file() for name in known.outputs):
             return skipped_case(known)
