@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from cdal_sdk.errors import MissingExtraError, ModelError, UsageError
+from cdal_sdk.errors import MissingExtraError, UsageError
 
 __all__ = ["BASELINES", "Baseline", "BaselineName", "baseline_loss", "build_baseline"]
 
@@ -15,18 +16,17 @@ BaselineName = Literal["unet", "unetplusplus", "resunet"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 
 _LEVELS = 5
+_DIVISOR = 2 ** (_LEVELS - 1)
 
 
 class Baseline(nn.Module):
-    """A network that maps an image straight to a label. Height and width must be multiples of `divisor`.
+    """A network that maps an image of any size straight to a label.
 
     Args:
         name: of the network.
         network: image [n, channel, h, w] to logits [n, label, h, w], bare or as the only entry of a list.
         label_channels: 1 is binary, more are one-hot classes.
     """
-
-    divisor = 2 ** (_LEVELS - 1)
 
     def __init__(self, name: BaselineName, network: nn.Module, label_channels: int) -> None:
         super().__init__()
@@ -35,19 +35,12 @@ class Baseline(nn.Module):
         self.label_channels = label_channels
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits [n, label, h, w].
-
-        Raises:
-            ModelError: if the image's size does not fit.
-        """
-        if image.shape[2] % self.divisor or image.shape[3] % self.divisor:
-            raise ModelError(
-                f"an image of {image.shape[2]}x{image.shape[3]} pixels does not fit the network",
-                remedy=f"pad height and width to multiples of {self.divisor}",
-            )
-        output = self.network(image)
+        """Logits [n, label, h, w]; inside, the far edges are repeated until the coarsest level has two whole pixels."""
+        height, width = image.shape[2:]
+        padding = (0, max(-width % _DIVISOR, 2 * _DIVISOR - width), 0, max(-height % _DIVISOR, 2 * _DIVISOR - height))
+        output = self.network(F.pad(image, padding, mode="replicate") if any(padding) else image)
         logits: Tensor = output if isinstance(output, Tensor) else output[0]
-        return logits
+        return logits[:, :, :height, :width]
 
     def label(self, image: Tensor) -> Tensor:
         """The label on the generator's scale, [n, label, h, w] in [-1, 1]: 2 p - 1."""

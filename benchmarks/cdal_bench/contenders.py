@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import cast, get_args
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cdal_bench.baselines import BASELINES, build_baseline
+from cdal_bench.baselines import BASELINES, Baseline, build_baseline
 from cdal_bench.configurations import Subject, segdiff_config
+from cdal_bench.own_engines import make_own_engine, own_engine_names
 from cdal_bench.runners import BaselineRunner, PublishedCdal, SegDiffRunner
 from cdal_bench.segdiff import SegDiff
+from cdal_bench.trained import trained_network
 from cdal_sdk.bundle import load_model
-from cdal_sdk.engines import Engine, EngineName, make_engine
-from cdal_sdk.errors import UsageError
+from cdal_sdk.engines import Engine
+from cdal_sdk.errors import ModelError, UsageError
 from cdal_sdk.network import Generator
 
-__all__ = ["DDIM_STEPS", "OWN", "Contender", "Cost", "choose", "prepare_contender"]
+__all__ = ["DDIM_STEPS", "OWN", "PLAIN", "PUBLISHED", "Contender", "Cost", "choose", "prepare_contender"]
 
 DDIM_STEPS = 10
 PLAIN, PUBLISHED = "cdal-plain", "cdal-published"
@@ -86,7 +90,7 @@ def choose(against: Iterable[str], engines: Iterable[str]) -> tuple[str, ...]:
     Raises:
         UsageError: for a name that is nobody's.
     """
-    known_engines = [name for name in get_args(EngineName) if name != "auto"]
+    known_engines = own_engine_names()
     others = [*_GROUPS["segdiff"], PUBLISHED, *BASELINES]
     wanted: list[str] = []
     for name in against:
@@ -107,7 +111,14 @@ def _own(engine: str) -> str:
 
 
 def prepare_contender(
-    name: str, subject: Subject, shape: tuple[int, int], *, mode: str = "equal", device: str = "cpu", seed: int = 0
+    name: str,
+    subject: Subject,
+    shape: tuple[int, int],
+    *,
+    mode: str = "equal",
+    device: str = "cpu",
+    seed: int = 0,
+    weights: Path | None = None,
 ) -> Contender:
     """A contender, its arithmetic counted for images of a shape, but nothing built yet.
 
@@ -118,16 +129,51 @@ def prepare_contender(
         mode: "equal" or "published" votes.
         device: "cpu" or "cuda".
         seed: of all noise and all random weights.
+        weights: checkpoint of a trained baseline; without, its weights are random and its masks mean nothing.
+
+    Raises:
+        ModelError: if the checkpoint is not one of this baseline.
     """
     if name.startswith("segdiff"):
-        return _segdiff(name, subject, shape, mode, device, seed)
+        return _segdiff(name, subject, shape, mode, device, _source(weights, SegDiff, seed))
     if name in BASELINES:
-        return _baseline(name, subject, shape, device, seed)
+        return _baseline(name, subject, shape, device, _source(weights, Baseline, seed))
     return _cdal(name, subject, shape, mode, device, seed)
 
 
-def _segdiff(name: str, subject: Subject, shape: tuple[int, int], mode: str, device: str, seed: int) -> Contender:
-    config = segdiff_config(subject.manifest)
+_Network = TypeVar("_Network", SegDiff, Baseline)
+
+
+@dataclass(frozen=True)
+class _Source(Generic[_Network]):
+    """Where a baseline's weights come from."""
+
+    trained: _Network | None
+    seed: int
+
+    def network(self, fresh: Callable[[], _Network]) -> _Network:
+        """The trained network (a copy, as runners take theirs over), or one with random weights."""
+        if self.trained is not None:
+            return copy.deepcopy(self.trained)
+        torch.manual_seed(self.seed)
+        network = fresh()
+        network.eval()
+        return network
+
+
+def _source(weights: Path | None, kind: type[_Network], seed: int) -> _Source[_Network]:
+    if weights is None:
+        return _Source(None, seed)
+    network = trained_network(weights)
+    if not isinstance(network, kind):
+        raise ModelError("these are the weights of another baseline", where=weights, remedy="give it its own")
+    return _Source(network, seed)
+
+
+def _segdiff(
+    name: str, subject: Subject, shape: tuple[int, int], mode: str, device: str, source: _Source[SegDiff]
+) -> Contender:
+    config = segdiff_config(subject.manifest) if source.trained is None else source.trained.config
     fast, few = name != "segdiff-published", DDIM_STEPS if name == "segdiff-ddim" else None
     votes, steps = subject.votes(mode, segdiff=True), few or config.steps
     with torch.device("meta"):
@@ -139,24 +185,30 @@ def _segdiff(name: str, subject: Subject, shape: tuple[int, int], mode: str, dev
     encodings = 1 if fast else steps * votes
 
     def make() -> SegDiffRunner:
-        torch.manual_seed(seed)
-        return SegDiffRunner(SegDiff(config).eval(), votes, seed, device, fast=fast, few_steps=few)
+        variant: Literal["published", "fast"] = "fast" if fast else "published"
+        network = source.network(lambda: SegDiff(config))
+        return SegDiffRunner(network, votes, source.seed, device, variant=variant, few_steps=few)
 
     cost = Cost(steps, votes, steps * votes, encodings, encodings * encoding + steps * votes * step)
-    return Contender(name, _TITLES[name], "bfloat16" if fast else "float32", cost, False, make)
+    precision = "bfloat16" if fast else "float32"
+    return Contender(name, _TITLES[name], precision, cost, source.trained is not None, make)
 
 
-def _baseline(name: str, subject: Subject, shape: tuple[int, int], device: str, seed: int) -> Contender:
-    network = subject.manifest.network
+def _baseline(name: str, subject: Subject, shape: tuple[int, int], device: str, source: _Source[Baseline]) -> Contender:
+    channels, labels = subject.manifest.network.image_channels, subject.manifest.network.label_channels
+
+    def fresh() -> Baseline:
+        return build_baseline(name, channels, labels)
+
     with torch.device("meta"):
-        meta = build_baseline(name, network.image_channels, network.label_channels).eval()
-        flop = _flop(lambda: meta(torch.zeros(1, network.image_channels, *shape)))
+        meta = fresh().eval() if source.trained is None else copy.deepcopy(source.trained).to("meta")
+        flop = _flop(lambda: meta(torch.zeros(1, channels, *shape)))
+    cost = Cost(0, 1, 1, 0, flop)
 
     def make() -> BaselineRunner:
-        torch.manual_seed(seed)
-        return BaselineRunner(build_baseline(name, network.image_channels, network.label_channels).eval(), device)
+        return BaselineRunner(source.network(fresh), device)
 
-    return Contender(name, _TITLES[name], "float32", Cost(0, 1, 1, 0, flop), False, make)
+    return Contender(name, _TITLES[name], "float32", cost, source.trained is not None, make)
 
 
 def _cdal(name: str, subject: Subject, shape: tuple[int, int], mode: str, device: str, seed: int) -> Contender:
@@ -176,14 +228,7 @@ def _cdal(name: str, subject: Subject, shape: tuple[int, int], mode: str, device
         if name == PUBLISHED:
             return PublishedCdal(model.generator, sampling, device)
         engine = "torch" if name == PLAIN else name.removeprefix(OWN)
-        return make_engine(
-            cast("EngineName", engine),
-            model.generator,
-            sampling,
-            device,
-            weights_sha256=model.weights_sha256,
-            stored=model.files,
-        )
+        return make_own_engine(engine, model, sampling, device)
 
     cost = Cost(steps, votes, steps * votes, encodings, encodings * encoding + steps * votes * step)
     title = _TITLES.get(name, f"cDAL, engine {name.removeprefix(OWN)}")

@@ -16,7 +16,7 @@ __all__ = ["describe_machine", "matrix_rates"]
 
 _PACKAGES = ("torch", "monai", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "torch-tensorrt")
 _SIDE = {"cpu": 1536, "cuda": 8192}
-_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def describe_machine(device: str) -> Machine:
@@ -38,6 +38,8 @@ def matrix_rates(device: str, rounds: int = 8, side: int | None = None) -> dict[
     side = side or _SIDE[device]
     rates = {}
     for name, dtype in _PRECISIONS.items():
+        if name == "float16" and device == "cpu":  # emulated there
+            continue
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         seconds = []
         for _ in range(rounds + 1):

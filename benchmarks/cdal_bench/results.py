@@ -112,12 +112,13 @@ class Start:
     """A fresh process up to its first result.
 
     Attributes:
-        cold_s: from the start of the process to the first result, imports included.
-        build_s: of that, making the engine from the loaded weights.
+        cold_s: from the start of the process to the first result, imports included; None where the first result
+            would take too long.
+        build_s: of that, loading weights and making the engine.
         peak_mb: largest memory of the process by then; on a GPU, of PyTorch's allocator there.
     """
 
-    cold_s: float
+    cold_s: float | None
     build_s: float
     peak_mb: float
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -51,29 +51,37 @@ def _maps(votes: Tensor) -> VoteMaps:
 
 
 class SegDiffRunner:
-    """SegDiff, as published or made fast.
+    """SegDiff, as published or faster.
 
     Args:
         model: in eval mode; taken over.
         votes: instances.
         seed: of all noise.
         device: "cpu" or "cuda".
-        fast: the encoder once an image, bfloat16, channels last; on CUDA the votes as one batch and compiled. Else
-            float32 as PyTorch runs it, votes one after the other, encoder at every step.
+        variant: "published" is float32 as PyTorch runs it, votes one after the other, the encoder at every step;
+            "hoisted" has the encoder once an image; "fast" computes in bfloat16, channels last, and on CUDA compiled
+            with the votes as one batch, besides.
         few_steps: number of DDIM steps instead of all the ancestral ones.
     """
 
     name = "segdiff"
 
     def __init__(
-        self, model: SegDiff, votes: int, seed: int, device: str, *, fast: bool, few_steps: int | None = None
+        self,
+        model: SegDiff,
+        votes: int,
+        seed: int,
+        device: str,
+        *,
+        variant: Literal["published", "hoisted", "fast"],
+        few_steps: int | None = None,
     ) -> None:
-        self.device, self.votes, self.seed, self.fast = device, votes, seed, fast
+        self.device, self.votes, self.seed = device, votes, seed
         self.few_steps, self.steps = few_steps, few_steps or model.config.steps
-        self._at_once = votes if fast and device == "cuda" else 1
-        self._dtype = torch.bfloat16 if fast else torch.float32
+        self._hoist, self._fast = variant != "published", variant == "fast"
+        self._at_once = votes if self._fast and device == "cuda" else 1
         self._model = model.to(device)
-        if fast:
+        if self._fast:
             self._model = self._model.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if device == "cuda":
                 self._model.denoise = torch.compile(self._model.denoise)  # type: ignore[method-assign]
@@ -87,7 +95,7 @@ class SegDiffRunner:
             votes=self.votes,
             seed=self.seed,
             few_steps=self.few_steps,
-            hoist_encoder=self.fast,
+            hoist_encoder=self._hoist,
             votes_at_once=self._at_once,
         )
         return _maps(votes)
@@ -100,7 +108,7 @@ class SegDiffRunner:
         x = x.expand(self._at_once * len(image), *x.shape[1:])
         repeated = image.repeat(self._at_once, 1, 1, 1)
         with torch.inference_mode():
-            condition = model.encode(image).repeat(self._at_once, 1, 1, 1) if self.fast else None
+            condition = model.encode(image).repeat(self._at_once, 1, 1, 1) if self._hoist else None
         predict = predictor(model, repeated, condition)
 
         def step() -> Tensor:
@@ -109,11 +117,11 @@ class SegDiffRunner:
             return ancestral_step(predict, x, model.config.steps - 1, model.schedule, lambda: torch.randn_like(x))
 
         part = Part("step", self._finished(step), steps * -(-self.votes // self._at_once))
-        return (Part("encoder", self._finished(lambda: model.encode(image)), 1), part) if self.fast else (part,)
+        return (Part("encoder", self._finished(lambda: model.encode(image)), 1), part) if self._hoist else (part,)
 
     def _image(self, images: NDArray[np.float32]) -> Tensor:
-        image = torch.from_numpy(images).to(self.device, self._dtype)
-        return image.contiguous(memory_format=torch.channels_last) if self.fast else image
+        image = torch.from_numpy(images).to(self.device)
+        return image.bfloat16().contiguous(memory_format=torch.channels_last) if self._fast else image
 
     def _finished(self, run: Callable[[], object]) -> Callable[[], object]:
         """Without gradients, and finished when it returns."""

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from cdal_sdk.bundle import checkpoint_content, load_checkpoint, load_model
 from cdal_sdk.engines import Engine
 from cdal_sdk.errors import TrainingError
-from cdal_sdk.network import Generator
 from cdal_trainer.average import WeightAverage
 from cdal_trainer.batches import Batch
 from cdal_trainer.method import Descent, Method, make_method
@@ -165,12 +164,13 @@ class TrainingState:
 
 
 def _start_from(network: nn.Module, reference: str) -> None:
-    """Take the weights of another model of the same network."""
-    model = load_model(reference)
-    if not isinstance(network, Generator) or model.manifest.network != network.config:
+    """Take the weights of another model of the same layers, maybe trained at another size."""
+    weights = load_model(reference).generator.state_dict()
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    if shapes != {name: value.shape for name, value in weights.items()}:
         raise TrainingError(
             "its network differs from the recipe's",
             where=f"optimisation.initial '{reference}'",
             remedy="give the recipe the network of that model, or start from random weights",
         )
-    network.load_state_dict(model.generator.state_dict())
+    network.load_state_dict(weights)
