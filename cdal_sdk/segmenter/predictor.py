@@ -14,8 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdal_sdk.bundle import load_model
-from cdal_sdk.engines import Device, check_engine_name, make_engine, pick_device
+from cdal_sdk.engines import (
+    Device,
+    Engine,
+    EngineCache,
+    EngineRequest,
+    Precision,
+    check_engine_name,
+    default_cache_folder,
+    make_engine,
+    pick_device,
+)
+from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.errors import EngineError, ReadError, UsageError
+from cdal_sdk.gate import Gate, synthetic_images
 from cdal_sdk.masks import decide, measure, probabilities
 from cdal_sdk.readers import CaseFiles, discover, read_study
 from cdal_sdk.segmenter.result import Result, Timing, as_cdal_error
@@ -34,13 +46,15 @@ class Segmenter:
 
     Args:
         model: a bundled model's name, a model folder, or a checkpoint.
-        engine: "auto" takes the fastest that is available here; "torch" is the eager float32 reference.
+        engine: "auto" takes the fastest that is stored with the model, or can be built here, and agrees with the
+            reference; "torch" is that reference, eager and in float32.
         device: "auto" takes CUDA where it is available.
         votes: instances that are averaged, K; None for the model's own.
         seed: of all noise; None for the model's own. The same seed gives the same mask.
         batch_size: 2-D images that the engine takes at once; None for what suits the device. It changes memory and
             speed, not results.
         force: accept what lies outside the model's domain.
+        precision: of the engine's convolutions; None for the fastest that agrees with the reference.
 
     Raises:
         ModelError: if the model does not exist or is damaged.
@@ -58,6 +72,7 @@ class Segmenter:
         seed: int | None = None,
         batch_size: int | None = None,
         force: bool = False,
+        precision: Precision | None = None,
     ) -> None:
         for name, value, least in (("votes", votes, 1), ("seed", seed, 0), ("batch size", batch_size, 1)):
             if value is not None and value < least:
@@ -69,14 +84,24 @@ class Segmenter:
         sampling = manifest.sampling(votes, seed)
         self.votes, self.seed = sampling.votes, sampling.seed
         self.force = force
-        self.engine = make_engine(
-            engine_name,
-            loaded.generator,
-            sampling,
-            pick_device(device),
+        place = pick_device(device)
+
+        def gate(candidate: Engine) -> str:  # built only when an engine is new here
+            reference = TorchEngine(loaded.generator, sampling, place)
+            return Gate(manifest, reference, loaded.gate_images() or synthetic_images(manifest))(candidate)
+
+        request = EngineRequest(
+            generator=loaded.generator,
+            sampling=sampling,
+            device=place,
             weights_sha256=loaded.weights_sha256,
+            fixed_size=manifest.plan.fit != "pad",
+            precision=precision,
             stored=loaded.files,
+            gate=gate,
+            cache=EngineCache(default_cache_folder()),
         )
+        self.engine = make_engine(engine_name, request)
         self.batch_size = batch_size or _BATCH_SIZE[self.engine.device]
 
     def __call__(
