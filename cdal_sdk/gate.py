@@ -182,7 +182,8 @@ def _spread(images: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """So many images, evenly chosen without the outermost, which show the least."""
     if len(images) <= count:
         return images
-    return images[np.linspace(0, len(images) - 1, count + 2).round().astype(int)[1:-1]]
+    chosen: NDArray[np.float32] = images[np.linspace(0, len(images) - 1, count + 2).round().astype(int)[1:-1]]
+    return chosen
 
 
 def _picture(manifest: Manifest) -> Study:

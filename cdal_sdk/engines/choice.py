@@ -130,7 +130,9 @@ def _first_precision(kind: EngineKind, request: EngineRequest) -> Engine:
     """The engine in the first precision that passes the gate."""
     builder = builder_of(kind)
     refusal: GateError | None = None
-    for precision in usable_precisions(kind, builder, request.device, request.precision):
+    usable = usable_precisions(kind, builder, request.device, request.precision)
+    stored = [p for p in usable if stored_engine_names(kind, builder.suffix, request.target(p))[0] in request.stored]
+    for precision in (*stored, *(p for p in usable if p not in stored)):  # whoever exported it has chosen
         try:
             return _obtain(kind, builder, request, request.target(precision))
         except GateError as error:

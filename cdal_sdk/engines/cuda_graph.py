@@ -33,7 +33,7 @@ class _Recording:
         self.image = example.clone()
         self.graph = torch.cuda.CUDAGraph()
         with torch.autocast("cuda", dtype=dtype, cache_enabled=False):
-            side = torch.cuda.Stream()
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(_WARM_UP):

@@ -27,9 +27,9 @@ from cdal_sdk.diffusion import SamplerNoise, Schedule, VoteStatistics, sample, v
 from cdal_sdk.network import Generator
 from cdal_sdk.network.blocks import AdaptiveGroupNorm, EncoderBlock, ResidualBlock, SelfAttention
 from cdal_sdk.network.generator import Steering
-from cdal_sdk.network.resample import FirUpsample
+from cdal_sdk.network.resample import FirDownsample, FirUpsample, PyramidDownsample
 
-__all__ = ["Attention", "Doubling", "FoldedNorm", "FoldedSampler", "FoldedSteering", "StepConv", "fold"]
+__all__ = ["CONVOLUTIONS", "Attention", "Doubling", "FoldedNorm", "FoldedSampler", "FoldedSteering", "StepConv", "fold"]
 
 _SQRT_HALF = math.sqrt(0.5)
 _EPSILON = 1e-6  # of the adaptive norms
@@ -199,7 +199,8 @@ class Attention(nn.Module):
         query, key, value = (tokens @ self.weight_in + self.bias_in).chunk(3, dim=-1)
         attended = (query @ key.transpose(1, 2)).softmax(dim=-1) @ value
         update = (attended @ self.weight_out + self.bias_out).transpose(1, 2).reshape(h.shape)
-        return h * _SQRT_HALF + update
+        result: Tensor = h * _SQRT_HALF + update
+        return result
 
 
 def fold(generator: Generator, schedule: Schedule, noise: SamplerNoise) -> Generator:
@@ -241,6 +242,10 @@ def _scaled(conv: nn.Conv2d, factor: float) -> nn.Conv2d:
     for values in scaled.parameters():
         values.mul_(factor)
     return scaled
+
+
+CONVOLUTIONS = (nn.Conv2d, StepConv, Doubling, FirDownsample, PyramidDownsample)
+"""Modules of a folded generator that convolve: half precision is about them, and they can be its float32 islands."""
 
 
 class FoldedSampler(nn.Module):

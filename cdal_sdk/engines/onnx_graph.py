@@ -16,8 +16,8 @@ import onnx
 from onnx import TensorProto, helper
 from torch import Tensor, fx, nn
 
-from cdal_sdk.engines.folded import FoldedSampler, FoldedSteering
-from cdal_sdk.engines.onnx_layers import CONVOLUTIONS, FUNCTIONS, MODULES, GraphOptions, LayerWriter, Map
+from cdal_sdk.engines.folded import CONVOLUTIONS, FoldedSampler, FoldedSteering
+from cdal_sdk.engines.onnx_layers import FUNCTIONS, MODULES, GraphOptions, LayerWriter, Map
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 from cdal_sdk.network.generator import Steering
@@ -134,7 +134,7 @@ class _SamplerGraph(LayerWriter):
         out.node("Sqrt", variance, name="spread")
 
     def _probe(self, h: Map) -> None:
-        self._probes.append(helper.make_tensor_value_info(h.name, h.kind, None))
+        self._probes.append(helper.make_tensor_value_info(h.name, h.kind, [None, h.channels, None, None]))
 
     def _trace(self, module: nn.Module, scope: str, *inputs: Map) -> Map:
         """Write a module, following its own forward."""

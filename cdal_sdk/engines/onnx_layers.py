@@ -17,7 +17,7 @@ from cdal_sdk.engines.folded import Attention, Doubling, FoldedNorm, StepConv
 from cdal_sdk.engines.onnx_writer import GraphWriter
 from cdal_sdk.network.resample import FirDownsample, PyramidDownsample
 
-__all__ = ["CONVOLUTIONS", "FUNCTIONS", "MODULES", "GraphOptions", "GraphPrecision", "LayerWriter", "Map"]
+__all__ = ["FUNCTIONS", "MODULES", "GraphOptions", "GraphPrecision", "LayerWriter", "Map"]
 
 NormForm = Literal["instance", "statistics"]
 GraphPrecision = Literal["fp32", "fp16", "bf16"]
@@ -269,9 +269,6 @@ MODULES: dict[type[nn.Module], Callable[..., Map]] = {
     Attention: _attention,
 }
 """Every module with arithmetic of its own."""
-
-CONVOLUTIONS = (nn.Conv2d, StepConv, Doubling, FirDownsample, PyramidDownsample)
-"""Those that can be islands, and are exposed by probes."""
 
 FUNCTIONS: dict[Any, Callable[..., Map]] = {
     operator.add: _add,

@@ -69,6 +69,8 @@ def export(
         exported = export_model(checkpoint, target, options, say)
     for engine in exported.engines:
         say(f"{engine.name} in {engine.precision}: {engine.agreement or 'not yet gated'}")
+        if engine.rehearsal is not None:
+            say(f"  its arithmetic, emulated on the CPU: {engine.rehearsal}")
         for difference in engine.steps:
             say(f"  {difference}")
     for name in exported.manifest.files:

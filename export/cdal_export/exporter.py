@@ -6,13 +6,14 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from cdal_export.islands import find_islands
+from cdal_export.emulation import EmulatedEngine, find_islands
 from cdal_export.steps import StepDifference, step_differences
 from cdal_sdk.bundle import (
     GATE_FILE,
@@ -24,6 +25,7 @@ from cdal_sdk.bundle import (
 )
 from cdal_sdk.engines import (
     Builder,
+    Engine,
     EngineKind,
     Precision,
     Target,
@@ -87,6 +89,7 @@ class ExportedEngine:
         agreement: with the float32 reference; None where it cannot run here, so that it is gated at its first use.
         steps: the difference after each step, where the engine can tell.
         islands: layers that compute in float32 although the engine is in half precision.
+        rehearsal: where it cannot run here, the agreement of its arithmetic, emulated on the CPU.
     """
 
     name: str
@@ -95,6 +98,7 @@ class ExportedEngine:
     agreement: Agreement | None
     steps: tuple[StepDifference, ...] = ()
     islands: tuple[str, ...] = ()
+    rehearsal: Agreement | None = None
 
 
 @dataclass(frozen=True)
@@ -199,24 +203,29 @@ class _Workshop:
         self.say(f"building {kind.name} in {precision}")
         path = self.scratch / f"{kind.name}{builder.suffix}"
         builder.build(self.generator, target, path)
+        engine = ExportedEngine(kind.name, stored_engine_names(kind, builder.suffix, target)[0], precision, None)
         if runs_here:
-            engine = self._gated(kind, builder, target, path)
+            engine = self._gated(kind, builder, target, path, lambda target: builder.load(path, target))
         else:
-            file = stored_engine_names(kind, builder.suffix, target)[0]
             self.say(f"{kind.name} cannot run here: it is stored as not yet gated, and gated at its first use")
-            engine = ExportedEngine(kind.name, file, precision, None)
+            self.say("holding its arithmetic against the reference, emulated on the CPU")
+            rehearsed = self._gated(kind, builder, target, path, partial(EmulatedEngine, self.generator))
+            engine = replace(rehearsed, agreement=None, rehearsal=rehearsed.agreement)
         return engine, self._files(kind, builder, target, path, engine)
 
-    def _gated(self, kind: EngineKind, builder: Builder, target: Target, path: Path) -> ExportedEngine:
+    def _gated(
+        self, kind: EngineKind, builder: Builder, target: Target, path: Path, open_engine: Callable[[Target], Engine]
+    ) -> ExportedEngine:
         """Hold an engine against the reference; in half precision, retry with float32 islands where that is wanted."""
         file = stored_engine_names(kind, builder.suffix, target)[0]
         steps = step_differences(self.generator, kind.name, target, self.gate.images[0])
         try:
-            return ExportedEngine(kind.name, file, target.precision, self.gate.check(builder.load(path, target)), steps)
+            return ExportedEngine(kind.name, file, target.precision, self.gate.check(open_engine(target)), steps)
         except GateError as error:
             if target.precision == "fp32":
                 raise
-            islands = find_islands(self.generator, target, self.gate.images[0])
+            exact = replace(target, precision="fp32", islands=frozenset())
+            islands = find_islands(self.generator, exact, target, self.gate.images[0])
             layers = ", ".join(islands[:8]) if islands else "no single layer stands out"
             if not (self.options.islands and islands and builder.takes_islands):
                 offer = "retry with --islands, or use --fp32" if builder.takes_islands and islands else "use --fp32"
@@ -224,7 +233,7 @@ class _Workshop:
         self.say(f"retrying with {len(islands)} layer(s) in float32: {layers}")
         target = replace(target, islands=frozenset(islands))
         builder.build(self.generator, target, path)
-        agreement = self.gate.check(builder.load(path, target))
+        agreement = self.gate.check(open_engine(target))
         steps = step_differences(self.generator, kind.name, target, self.gate.images[0])
         return ExportedEngine(kind.name, file, target.precision, agreement, steps, islands)
 
@@ -237,6 +246,7 @@ class _Workshop:
         content = {
             "fingerprint": fingerprint(kind.name, target, builder.environment(target.device)),
             "gate": None if engine.agreement is None else str(engine.agreement),
+            "rehearsal": None if engine.rehearsal is None else str(engine.rehearsal),
             "islands": list(engine.islands),
         }
         description.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

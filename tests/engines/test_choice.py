@@ -242,6 +242,16 @@ def test_a_stored_engine_that_fits_is_taken_without_another_gate(fakes, stored) 
     assert fakes["slow"].built == 0
 
 
+def test_a_stored_precision_goes_before_a_faster_one(fakes, request_, tmp_path) -> None:
+    target = request_.target("fp32")
+    names = stored_engine_names(registry.engine_kind("fast"), ".fake", target)
+    files = {name: tmp_path / Path(name).name for name in names}
+    files[names[0]].write_text("fast fp32")
+    files[names[1]].write_text(json.dumps({"fingerprint": fingerprint("fast", target, {"library": "1"}), "gate": "ok"}))
+    assert make_engine("auto", replace(request_, stored=files)).precision == "fp32"
+    assert fakes["fast"].built == 0
+
+
 @pytest.mark.parametrize("changes", [{"library": "0"}, {"seed": 5}, {"weights": "old"}, {"graph_version": 0}])
 def test_a_stale_or_foreign_one_is_built_again_and_gated(fakes, stored, changes, caplog) -> None:
     with caplog.at_level(logging.INFO), pytest.raises(GateError):

@@ -45,7 +45,7 @@ def test_an_exported_model_gives_the_checkpoints_masks(checkpoint: Path, tmp_pat
     assert (exported.manifest.seed, exported.manifest.votes) == (3, 4)
     assert exported.engines[0].agreement.flips == 0
     path = write_volume(tmp_path / "a.nii.gz")
-    ours = Segmenter(tmp_path / "best.cdal")(path)
+    ours = Segmenter(tmp_path / "best.cdal", engine="torchscript")(path)
     theirs = Segmenter(checkpoint, seed=3, votes=4, engine="torch")(path)
     np.testing.assert_allclose(ours.probability, theirs.probability, atol=1e-5)
 
@@ -110,7 +110,7 @@ def test_a_broken_engine_is_refused_and_nothing_written(
 
     monkeypatch.setattr(FoldedSampler, "__init__", broken)
     with pytest.raises(GateError, match=rf"{engine}.*disagrees with the float32 reference"):
-        export_model(checkpoint, tmp_path / "best.cdal", ExportOptions(engines=("torchscript", engine)))
+        export_model(checkpoint, tmp_path / "best.cdal", ExportOptions(engines=(engine,)))
     assert not (tmp_path / "best.cdal").exists()
 
 
