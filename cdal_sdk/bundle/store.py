@@ -113,6 +113,10 @@ def load_model(reference: str | Path) -> Model:
             raise ModelError(f"the weights cannot be read ({error})", where=path, remedy="restore the folder") from None
         return _assemble(manifest, weights, path, files)
     checkpoint = load_checkpoint(path)
+    if (method := checkpoint.get("method", "cdal")) != "cdal":
+        raise ModelError(
+            f"this checkpoint is of the baseline '{method}'", where=path, remedy="score it with cdal evaluate"
+        )
     return _assemble(manifest_from_data(checkpoint["manifest"], path), checkpoint["generator"], path, {})
 
 

@@ -23,6 +23,7 @@ class GeneratorConfig:
         blocks_per_level: residual blocks of a level on the way down (one more on the way up).
         attention_resolutions: sides that get self-attention.
         encoder_blocks: residual blocks of the condition encoder.
+        latent: whether z has any influence; without it every scale and shift is a learned constant (ablation).
         latent_size: entries of z.
         latent_width: width of the latent mapping, the source of every scale and shift.
         latent_layers: hidden layers of the latent mapping after the first.
@@ -43,6 +44,7 @@ class GeneratorConfig:
     latent_layers: int = 3
     dropout: float = 0.0
     tanh: bool = True
+    latent: bool = True
 
     def __post_init__(self) -> None:
         counts = {

@@ -46,11 +46,13 @@ class LatentMapping(nn.Module):
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
+        self.latent = config.latent
         sizes = [config.latent_size] + [config.latent_width] * (config.latent_layers + 1)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(self, z: Tensor) -> Tensor:
         """Normalise and map."""
+        z = z if self.latent else torch.zeros_like(z)
         style = z / torch.sqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
         for layer in self.layers:
             style = nn.functional.silu(layer(style))

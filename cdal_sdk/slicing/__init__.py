@@ -2,15 +2,18 @@
 
 from cdal_sdk.slicing.domain import check_domain, match_channels
 from cdal_sdk.slicing.plan import Domain, Intensity, Plan
-from cdal_sdk.slicing.prepare import Prepared, prepare, stack_context
+from cdal_sdk.slicing.prepare import Prepared, Slices, cut_slices, prepare, stack_context, tile
 
 __all__ = [
     "Domain",
     "Intensity",
     "Plan",
     "Prepared",
+    "Slices",
     "check_domain",
+    "cut_slices",
     "match_channels",
     "prepare",
     "stack_context",
+    "tile",
 ]

@@ -14,10 +14,27 @@ from cdal_sdk.slicing.resample import resample
 from cdal_sdk.slicing.tiles import Tiling
 from cdal_sdk.study import Study
 
-__all__ = ["Prepared", "prepare", "stack_context", "to_working_grid"]
+__all__ = ["Prepared", "Slices", "cut_slices", "prepare", "stack_context", "tile", "to_working_grid"]
 
 _SPACING_TOLERANCE = 0.01  # relative; below it the source grid is kept, which is exact
 _AS_IS = Reorientation((0, 1, 2), (False, False, False))
+
+
+@dataclass(frozen=True)
+class Slices:
+    """A study as whole slices in the network's range.
+
+    Attributes:
+        images: float32 [n, channel, h, w], padded at the far edges to what the network takes.
+        reorientation: from the source's axes to the working grid's.
+        oriented_grid: source grid, reoriented.
+        working_grid: height, width and slices on the working grid, before padding.
+    """
+
+    images: NDArray[np.float32]
+    reorientation: Reorientation
+    oriented_grid: tuple[int, int, int]
+    working_grid: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -25,10 +42,10 @@ class Prepared:
     """The network's inputs for one study, and the way back.
 
     Attributes:
-        images: float32 [n, channel, h, w].
-        reorientation: from the source's axes to the working grid's.
-        oriented_grid: source grid, reoriented.
-        working_grid: height, width and slices on the working grid, before padding.
+        images: float32 [n, channel, h, w], the windows of each slice side by side.
+        reorientation: see `Slices`.
+        oriented_grid: see `Slices`.
+        working_grid: see `Slices`.
         tiling: windows over the padded slices.
     """
 
@@ -76,8 +93,8 @@ def stack_context(slices: NDArray[np.float32], context: int) -> NDArray[np.float
     return np.concatenate(neighbours, axis=1)
 
 
-def prepare(study: Study, plan: Plan) -> Prepared:
-    """Cut a study into network inputs as its model's plan says."""
+def cut_slices(study: Study, plan: Plan) -> Slices:
+    """Orient, resample and scale a study, and cut it into whole slices."""
     reorientation, oriented, working = to_working_grid(study, plan)
     volume = resample(np.ascontiguousarray(reorientation.apply(study.image)), working)
     volume = map_intensity(volume, plan.intensity)
@@ -88,5 +105,16 @@ def prepare(study: Study, plan: Plan) -> Prepared:
         height, width = max(height, plan.canvas[0]), max(width, plan.canvas[1])
     padding = ((0, 0), (0, 0), (0, height - working[0]), (0, width - working[1]))
     slices = np.pad(slices, padding, constant_values=plan.intensity.target[0])
-    tiling = Tiling.over((height, width), plan.canvas, plan.overlap)
-    return Prepared(tiling.cut(slices), reorientation, oriented, working, tiling)
+    return Slices(slices, reorientation, oriented, working)
+
+
+def tile(slices: NDArray[np.float32], plan: Plan) -> Tiling:
+    """The windows in which the network sees padded slices [n, channel, h, w]."""
+    return Tiling.over((slices.shape[2], slices.shape[3]), plan.canvas, plan.overlap)
+
+
+def prepare(study: Study, plan: Plan) -> Prepared:
+    """Cut a study into network inputs as its model's plan says."""
+    whole = cut_slices(study, plan)
+    tiling = tile(whole.images, plan)
+    return Prepared(tiling.cut(whole.images), whole.reorientation, whole.oriented_grid, whole.working_grid, tiling)

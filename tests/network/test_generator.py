@@ -209,3 +209,12 @@ def test_an_impossible_configuration_is_refused_by_name(changes, named):
 def test_channels_that_form_no_groups_are_refused():
     with pytest.raises(ModelError, match="140 channels cannot form 32 groups"):
         Generator(replace(TINY, width=140))
+
+
+def test_without_latent_z_has_no_influence(make, inputs):
+    """The ablation of the paper's Table 1: scales and shifts become learned constants."""
+    for latent in (True, False):
+        generator = make(latent=latent)
+        x_t, time_index, image, z = inputs(generator)
+        same = torch.equal(generator(x_t, time_index, image, z), generator(x_t, time_index, image, -z))
+        assert same == (not latent)

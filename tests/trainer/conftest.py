@@ -9,10 +9,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from cdal_sdk.slicing import Domain
 from cdal_trainer.recipe import Augmentation, Data, Recipe, load_recipe
-from tests.tiny_model import VOLUME
+from tests.tiny_model import PLANAR, VOLUME
 
 NAMES = ("one", "two", "three")
 GRID = (20, 8, 12)
@@ -65,6 +66,36 @@ def recipe() -> Recipe:
         discriminator=replace(bundled.discriminator, width=4, time_width=8, every=2),
         optimisation=replace(bundled.optimisation, steps=6, batch=2, warmup=2, validate_every=3),
         augmentation=replace(bundled.augmentation, affine=0.5, gamma=0.5, bias=0.5, noise=0.5, blur=0.5),
+    )
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of three gray pictures of 32 x 32 pixels with a bright disc, and masks of it."""
+    folder = tmp_path / "pictures"
+    (folder / "images").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    rows, columns = np.mgrid[:32, :32]
+    for number, (name, mask) in enumerate({"a1": "a1", "a2": "a2_mask", "b1": "b1"}.items()):
+        disc = (rows - 14 - number) ** 2 + (columns - 18) ** 2 < 64
+        Image.fromarray(np.where(disc, 200, 40).astype(np.uint8)).save(folder / f"images/{name}.png")
+        Image.fromarray(np.where(disc, 255, 0).astype(np.uint8)).save(folder / f"masks/{mask}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def planar_recipe(recipe: Recipe) -> Recipe:
+    """The chest X-ray recipe, as tiny as the other."""
+    bundled = load_recipe("chest-xray")
+    return replace(
+        bundled,
+        network=PLANAR.network,
+        plan=PLANAR.plan,
+        data=Data(folds=3, crop=(16, 16), validation_cases=1),
+        diffusion=recipe.diffusion,
+        attention=recipe.attention,
+        discriminator=recipe.discriminator,
+        optimisation=recipe.optimisation,
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
-from cdal_trainer.augment import Augmenter
+from cdal_trainer.augment import Augmenter, colour_matrix
 from cdal_trainer.recipe import Augmentation
 
 SQUARE = np.zeros((32, 32), np.uint8)
@@ -54,6 +56,55 @@ def test_contrast_noise_and_blur_leave_the_label_alone():
     image, label = augmenter(IMAGE, SQUARE, 0)
     np.testing.assert_array_equal(label, SQUARE)
     assert not np.array_equal(image, IMAGE)
+
+
+def test_flips_and_turns_move_image_and_label_together():
+    augmenter, square = Augmenter(Augmentation(flip=0.5, turn=0.75)), SQUARE[:24, :24]
+    seen = set()
+    for seed in range(40):
+        image, label = augmenter(np.ascontiguousarray(IMAGE[:, :24, :24]), square, seed)
+        assert np.array_equal(image[0], label)
+        seen.add(label.numpy().tobytes())
+    assert len(seen) == 8  # the square's whole symmetry group
+
+
+class TestColour:
+    def test_gray_stays_gray(self):
+        for saturation, hue in ((0.3, 0.2), (1.7, -0.4), (1.0, 0.0)):
+            np.testing.assert_allclose(colour_matrix(saturation, hue) @ np.ones(3), 1, atol=1e-12)
+
+    def test_no_change_is_the_identity(self):
+        np.testing.assert_allclose(colour_matrix(1, 0), np.eye(3), atol=1e-12)
+
+    def test_a_third_of_a_turn_takes_red_to_another_primary(self):
+        turned = [colour_matrix(1, share) @ [1, 0, 0] for share in (1 / 3, -1 / 3)]
+        np.testing.assert_allclose(sorted(map(tuple, turned)), [[0, 0, 1], [0, 1, 0]], atol=1e-12)
+
+    def test_no_saturation_leaves_luma(self):
+        np.testing.assert_allclose(colour_matrix(0, 0) @ [1, 0, 0], 0.299, atol=1e-12)
+
+    def test_the_label_stays_and_the_seed_decides(self):
+        augmenter = Augmenter(Augmentation(colour=1, brightness=0.5, contrast=0.4, saturation=0.4, hue=0.1))
+        colour = np.stack([SQUARE, 0 * SQUARE, SQUARE]).astype(np.float32)
+        (image, label), (again, _), (other, _) = (augmenter(colour, SQUARE, seed) for seed in (0, 0, 1))
+        assert np.array_equal(label, SQUARE)
+        assert torch.equal(image, again)
+        assert not torch.equal(image, other)
+        assert not np.array_equal(image, colour)
+
+
+def test_a_histogram_change_keeps_the_order_of_intensities():
+    ramp = np.linspace(0, 1, 1024, dtype=np.float32).reshape(1, 32, 32)
+    changed = [Augmenter(Augmentation(histogram=1))(ramp, SQUARE, seed)[0] for seed in range(5)]
+    assert all((image.flatten().diff() >= 0).all() for image in changed)
+    assert not any(np.allclose(image, ramp, atol=1e-3) for image in changed)
+
+
+def test_padding_with_zeros_shows_black_at_the_border():
+    bright = np.ones((1, 32, 32), np.float32)
+    away = Augmentation(affine=1, scale=(0.5, 0.5), padding="zeros")
+    assert Augmenter(away)(bright, SQUARE, 0)[0][0, 0, 0] == 0
+    assert Augmenter(replace(away, padding="border"))(bright, SQUARE, 0)[0][0, 0, 0] == 1
 
 
 def test_the_original_is_not_changed():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cdal_sdk.errors import TrainingError
-from cdal_trainer.data import PreparedCase, SliceBatches, decathlon_cases, prepare_case, split_folds
+from cdal_trainer.batches import SliceBatches
+from cdal_trainer.cases import decathlon_cases, labelled_cases, split_folds
+from cdal_trainer.prepared import PreparedCase, prepare_case
 from trainer.conftest import AFFINE, GRID, PLAIN, write_case
 
 
@@ -59,6 +63,74 @@ class TestFolder:
         index["training"].append(index["training"][0])
         (data / "dataset.json").write_text(json.dumps(index))
         refusal(lambda: decathlon_cases(data), "two cases named 'one'")
+
+
+class TestPairs:
+    def test_images_find_their_masks_by_name(self, pictures):
+        cases = labelled_cases(pictures)
+        assert [case.name for case in cases] == ["a1", "a2", "b1"]
+        assert [case.label.name for case in cases] == ["a1.png", "a2_mask.png", "b1.png"]
+        assert [case.name for case in labelled_cases(pictures, "a*")] == ["a1", "a2"]
+
+    def test_a_pattern_that_fits_nothing_is_named(self, pictures):
+        refusal(lambda: labelled_cases(pictures, "c*"), pictures, "none of its 3 cases", "'c*'")
+
+    def test_an_image_without_mask_is_named(self, pictures):
+        (pictures / "masks/b1.png").unlink()
+        refusal(lambda: labelled_cases(pictures), pictures / "images/b1.png", "has no mask")
+
+    @pytest.mark.parametrize("part", ["images", "masks"])
+    def test_a_missing_folder_is_named(self, pictures, part):
+        shutil.rmtree(pictures / part)
+        refusal(lambda: labelled_cases(pictures), pictures / part, "'images' and 'masks'")
+
+    def test_an_empty_folder_is_named(self, tmp_path):
+        (tmp_path / "images").mkdir()
+        (tmp_path / "masks").mkdir()
+        refusal(lambda: labelled_cases(tmp_path), tmp_path / "images", "holds no images")
+
+    def test_one_name_in_two_formats_is_refused(self, pictures):
+        (pictures / "images/b1.jpg").write_bytes(b"")
+        refusal(lambda: labelled_cases(pictures), "two cases named 'b1'")
+
+
+class TestPicture:
+    def test_white_stands_for_the_only_label(self, pictures, planar_recipe):
+        case = prepare_case(labelled_cases(pictures)[0], planar_recipe.plan, {1})
+        assert case.images.shape == (1, 1, 16, 16)
+        assert case.labels.shape == (1, 16, 16)
+        assert set(np.unique(case.labels)) == {0, 1}
+        assert case.images[0, 0][case.labels[0] == 1].min() > case.images[0, 0][case.labels[0] == 0].max()
+
+    def test_a_smaller_grid_gives_each_pixel_its_largest_share(self, pictures, planar_recipe):
+        """A checkerboard of 5 white pixels in 9 is white at a third of the resolution; nearest would alternate."""
+        board = np.tile([[1, 0, 1], [0, 1, 0], [1, 0, 1]], (16, 16)).astype(np.uint8)
+        Image.fromarray(255 * board).save(pictures / "masks/a1.png")
+        Image.fromarray(200 * board).save(pictures / "images/a1.png")
+        case = prepare_case(labelled_cases(pictures)[0], planar_recipe.plan, {1})
+        assert case.labels.all()
+
+    def test_a_mask_of_another_size_is_named(self, pictures, planar_recipe):
+        Image.new("L", (32, 33)).save(pictures / "masks/a1.png")
+        case = labelled_cases(pictures)[0]
+        refusal(lambda: prepare_case(case, planar_recipe.plan, {1}), pictures / "masks/a1.png", "(33, 32, 1)")
+
+    def test_a_gray_value_that_is_no_label_is_named(self, pictures, planar_recipe):
+        Image.new("L", (32, 32), 128).save(pictures / "masks/a1.png")
+        case = labelled_cases(pictures)[0]
+        refusal(lambda: prepare_case(case, planar_recipe.plan, {1}), pictures / "masks/a1.png", "the value 128")
+
+    def test_a_coloured_mask_is_named(self, pictures, planar_recipe):
+        Image.new("RGB", (32, 32), (255, 0, 0)).save(pictures / "masks/a1.png")
+        case = labelled_cases(pictures)[0]
+        refusal(lambda: prepare_case(case, planar_recipe.plan, {1}), pictures / "masks/a1.png", "colour picture")
+
+    @pytest.mark.parametrize("part", ["images", "masks"])
+    def test_a_damaged_picture_is_named(self, pictures, planar_recipe, part):
+        path = pictures / part / "a1.png"
+        path.write_bytes(path.read_bytes()[:60])
+        case = labelled_cases(pictures)[0]
+        refusal(lambda: prepare_case(case, planar_recipe.plan, {1}), path)
 
 
 class TestCase:
@@ -137,6 +209,13 @@ class TestFolds:
     def test_they_are_dealt_by_hash_and_not_by_name(self):
         """These very cases must stay held out: a bundled model's figures rest on them."""
         assert split_folds(list(self.names), 8, 0)[1] == ["case_003", "case_019", "case_020"]
+
+    def test_a_patient_is_never_on_both_sides(self):
+        names = [f"patient{i:02d}-scan{j}" for i in range(9) for j in range(3)]
+        for fold in range(4):
+            training, held_out = split_folds(names, 4, fold, "^patient..")
+            assert not {name[:9] for name in training} & {name[:9] for name in held_out}
+            assert len(training) + len(held_out) == len(names)
 
     @pytest.mark.parametrize(("folds", "fold"), [(5, 5), (5, -1), (1, 0), (30, 29)])
     def test_a_fold_that_cannot_be_is_refused(self, folds, fold):

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cdal_sdk.errors import TrainingError
 from cdal_sdk.network import Generator
-from cdal_trainer.discriminator import Discriminator, attention_map
+from cdal_trainer.discriminator import Discriminator, StepDiscriminators, attention_map
 from cdal_trainer.recipe import load_recipe
 from tests.tiny_model import enliven
 
@@ -114,3 +114,30 @@ def test_it_costs_a_fraction_of_the_generator():
         of_discriminator = cost(lambda: discriminator(label, label, step))
     assert of_generator > 1e9
     assert of_discriminator < of_generator / 10
+
+
+class TestSeparate:
+    @pytest.fixture
+    def members(self) -> StepDiscriminators:
+        return StepDiscriminators(enliven(Discriminator(3, 32, 4, 8, 16), gain=1 + n / 3) for n in range(3))
+
+    @pytest.fixture
+    def pairs(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        rng = torch.Generator().manual_seed(0)
+        x_previous, x_t = torch.randn(2, 5, 3, 32, 32, generator=rng)
+        return x_previous, x_t, torch.tensor([2, 0, 2, 0, 0])
+
+    @pytest.mark.parametrize("call", ["forward", "attention_features"])
+    def test_each_pair_is_judged_by_its_step_s_member(self, members, pairs, call):
+        judged = getattr(members, call)(*pairs)
+        for step in (0, 2):
+            chosen = pairs[2] == step
+            expected = getattr(members.members[step], call)(*(part[chosen] for part in pairs))
+            torch.testing.assert_close(judged[chosen], expected)
+
+    def test_the_gradient_reaches_the_members_that_judged(self, members, pairs):
+        logit, gradient = members.judge_real(*pairs)
+        assert gradient.shape == pairs[0].shape
+        (logit.sum() + gradient.square().sum()).backward()
+        touched = [any(p.grad is not None for p in member.parameters()) for member in members.members]
+        assert touched == [True, False, True]

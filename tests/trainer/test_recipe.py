@@ -6,9 +6,11 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+import torch
 
 from cdal_sdk.diffusion import paper_betas, published_betas
 from cdal_sdk.errors import UsageError
+from cdal_sdk.network import Generator
 from cdal_trainer.recipe import load_recipe
 
 BUNDLED = [Path(e.name).stem for e in resources.files("cdal_trainer.recipes").iterdir() if e.name.endswith(".toml")]
@@ -28,6 +30,36 @@ def test_bundled_recipes_hold(name):
     manifest = recipe.manifest()
     assert (manifest.network, manifest.plan, manifest.labels) == (recipe.network, recipe.plan, recipe.labels)
     assert all(side % manifest.plan.divisor == 0 for side in recipe.data.crop)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "steps", "crop"),
+    [
+        ("hippocampus", 3_682_275, 2, (32, 32)),
+        ("chest-xray", 8_843_777, 2, (256, 256)),
+        ("nuclei", 41_666_753, 4, (256, 256)),
+    ],
+)
+def test_the_paper_s_settings_are_one_flag_away(name, parameters, steps, crop):
+    """With the published networks to the last parameter."""
+    recipe = load_recipe(name, paper=True)
+    with torch.device("meta"):
+        assert sum(p.numel() for p in Generator(recipe.network).parameters()) == parameters
+    assert (recipe.diffusion.steps, recipe.data.crop) == (steps, crop)
+    assert recipe.attention.norm == "none"
+    assert recipe.discriminator.every == 1
+    changing = ("gamma", "bias", "noise", "blur", "histogram")
+    assert not any(getattr(recipe.augmentation, change) for change in changing)
+    assert load_recipe(name, ("optimisation.batch=7",), paper=True).optimisation.batch == 7
+
+
+def test_a_recipe_without_a_paper_says_so(tmp_path):
+    bundled = (resources.files("cdal_trainer.recipes") / "nuclei.toml").read_text()
+    path = tmp_path / "mine.toml"
+    path.write_text(bundled[: bundled.index("\n[paper")])
+    assert load_recipe(path).name == "nuclei"
+    with pytest.raises(UsageError, match="does not tell the paper's settings"):
+        load_recipe(path, paper=True)
 
 
 def test_hippocampus_is_the_paper_s_network():

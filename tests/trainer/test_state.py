@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.masks import dice
 from cdal_sdk.network import Generator
 from cdal_trainer.average import WeightAverage
-from cdal_trainer.data import PreparedCase
+from cdal_trainer.prepared import PreparedCase
 from cdal_trainer.recipe import Optimisation
 from cdal_trainer.state import learning_rate
 from cdal_trainer.validate import validate
@@ -81,8 +82,9 @@ class TestValidation:
         images = rng.normal(size=(5, 3, 8, 12)).astype(np.float32)
         cases = [PreparedCase("one", images, rng.integers(0, 3, (5, 8, 12), np.uint8))]
         before = copy.deepcopy(generator.state_dict())
-        scores = validate(generator, recipe.manifest(), cases, votes=2, batch=2)
+        engine = TorchEngine(generator, recipe.manifest().sampling(2), "cpu")
+        scores = validate(engine, recipe.manifest(), cases, batch=2)
         assert scores.keys() == {"Anterior", "Posterior"}
         assert 0 < scores["Anterior"] < 1
-        assert validate(generator, recipe.manifest(), cases, votes=2, batch=5) == pytest.approx(scores)
+        assert validate(engine, recipe.manifest(), cases, batch=5) == pytest.approx(scores)
         assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())

@@ -5,21 +5,30 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import cdal_trainer.prepared
 from cdal_sdk.bundle import load_model
-from cdal_sdk.errors import TrainingError
-from cdal_trainer import training
+from cdal_sdk.errors import OutputError, TrainingError, UsageError
+from cdal_trainer import steps, training
+from cdal_trainer.batches import SliceBatches
+from cdal_trainer.cases import labelled_cases
+from cdal_trainer.logbook import Clock, Logbook, read_log
+from cdal_trainer.prepared import prepare_case, prepare_cases
 from cdal_trainer.recipe import Recipe
 from cdal_trainer.state import TrainingState
 from cdal_trainer.training import Hardware, Progress, train
-from trainer.conftest import write_folder
+from tests.tiny_model import enliven
+from trainer.conftest import GRID, write_case, write_folder
 
 HARDWARE = Hardware(accelerator="cpu", precision="32-true", workers=0)
 
@@ -103,9 +112,10 @@ def test_training_changes_all_that_it_should(data, recipe, tmp_path, kill_before
     early = load(tmp_path / "run/last.pt")
     train(recipe, data, tmp_path / "run", hardware=HARDWARE)
     late = load(tmp_path / "run/last.pt")
-    for part in ("raw_generator", "generator", "discriminator"):
-        still = [name for name, value in early[part].items() if torch.equal(value, late[part][name])]
+    for part in ("generator", "discriminator"):
+        still = [n for n, value in early["networks"][part].items() if torch.equal(value, late["networks"][part][n])]
         assert not still, part
+    assert not [name for name, value in early["generator"].items() if torch.equal(value, late["generator"][name])]
     assert (early["step"], late["step"]) == (1, 6)
 
 
@@ -116,6 +126,10 @@ def test_a_run_leaves_a_model_that_loads_and_says_what_it_is(recipe, whole_run):
         "recipe.json",
         "split.json",
         "log.csv",
+        "tensorboard",
+        "prepared",
+        "curves.png",
+        "validation.png",
     }
     model = load_model(whole_run / "best.pt")
     assert model.manifest.name == "hippocampus"
@@ -132,10 +146,12 @@ def test_progress_is_told_and_logged(data, recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "_REPORT_EVERY", 2)
     told: list[Progress] = []
     train(recipe, data, tmp_path / "run", hardware=HARDWARE, report=told.append)
-    assert [progress.step for progress in told] == [2, 3, 4, 6]
-    assert [bool(progress.dice) for progress in told] == [False, True, False, True]
+    assert [progress.step for progress in told] == [2, 3, 4, 6, 6]
+    assert [bool(progress.dice) for progress in told] == [False, True, False, True, True]
+    assert [progress.final for progress in told] == [False, False, False, False, True]
+    told.pop()
     assert told[0].losses.keys() == {"loss", "d_real", "d_fake", "r1"}
-    assert told[-1].seconds_left == 0
+    assert told[-1].seconds_left > 0  # for the scoring at the end
     assert all(progress.samples_per_second > 0 and progress.steps == 6 for progress in told)
     with (tmp_path / "run/log.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -143,11 +159,149 @@ def test_progress_is_told_and_logged(data, recipe, tmp_path, monkeypatch):
     assert float(rows[0]["loss"]) == pytest.approx(told[0].losses["loss"], abs=1e-4)
 
 
+def test_a_resumed_log_has_each_step_once(data, recipe, tmp_path, kill_before, monkeypatch):
+    """Rows that a killed run wrote after its last checkpoint are written again by the next."""
+    monkeypatch.setattr(training, "_REPORT_EVERY", 1)
+    kill_before(5)
+    with pytest.raises(KilledError):
+        train(recipe, data, tmp_path / "run", hardware=HARDWARE)
+    train(recipe, data, tmp_path / "run", hardware=HARDWARE)
+    rows = read_log(tmp_path / "run/log.csv")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [name for name in rows[2] if name.startswith("dice")] == ["dice_Anterior", "dice_Posterior"]
+    assert list((tmp_path / "run/tensorboard").iterdir())
+
+
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole(data, recipe, monkeypatch):
+    """Parts of 2 and 1 of 3; time steps and noise, which are drawn part by part, are all the same here."""
+    monkeypatch.setattr(
+        steps, "_draw", lambda recipe, like, rng: (torch.zeros(len(like)).long(), torch.ones(len(like), 4))
+    )
+    monkeypatch.setattr(steps, "_noise", lambda like, rng: torch.ones_like(like))
+    gradients: list[list[torch.Tensor]] = []
+    for parts in (1, 2):
+        settings = replace(recipe.optimisation, accumulate=parts, batch=3, grad_clip=0)
+        plain = replace(recipe, optimisation=settings, attention=replace(recipe.attention, scale=None))
+        state = TrainingState(plain, HARDWARE.fabric(), "")
+        enliven(state.main)
+        cases = prepare_cases(labelled_cases(data), recipe.plan, {1, 2}, data / "cache")
+        state.advance(SliceBatches(cases, plain)[0])
+        gradients.append([parameter.grad for parameter in state.main.parameters() if parameter.grad is not None])
+    for whole, summed in zip(*gradients, strict=True):
+        torch.testing.assert_close(summed, whole, atol=1e-6, rtol=1e-3)
+    assert max(float(gradient.abs().max()) for gradient in gradients[0]) > 1e-3
+
+
+def test_dropout_resumes_bit_for_bit(data, recipe, tmp_path, kill_before):
+    dropping = replace(recipe, network=replace(recipe.network, dropout=0.5))
+    train(dropping, data, tmp_path / "whole", hardware=HARDWARE)
+    kill_before(4)
+    with pytest.raises(KilledError):
+        train(dropping, data, tmp_path / "killed", hardware=HARDWARE)
+    train(dropping, data, tmp_path / "killed", hardware=HARDWARE)
+    assert_same(load(tmp_path / "whole/last.pt"), load(tmp_path / "killed/last.pt"))
+
+
+def test_a_kill_while_scoring_at_the_end_is_made_up_for(data, recipe, tmp_path, monkeypatch):
+    def die(*_):
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "_score_best", die)
+        with pytest.raises(KilledError):
+            train(recipe, data, tmp_path / "run", hardware=HARDWARE)
+    told: list[Progress] = []
+    best = train(recipe, data, tmp_path / "run", hardware=HARDWARE, report=told.append)
+    assert [progress.final for progress in told] == [True]
+    assert load_model(best).manifest.provenance.metrics.keys() == {"dice_Anterior", "dice_Posterior"}
+    assert (tmp_path / "run/validation.png").exists()
+
+
+def test_a_run_that_comes_apart_in_finite_numbers_is_stopped():
+    watch = training._Watch()
+    for step, loss in enumerate((1.0, 0.5, 0.2, 0.6)):
+        watch.look(loss, step)
+    with pytest.raises(TrainingError, match=r"diverges: it was 0\.2 and is 0\.95 at step 9"):
+        watch.look(0.95, 9)
+    grown = training._Watch()
+    grown.look(1.0, 0)
+    with pytest.raises(TrainingError, match="diverges"):
+        grown.look(11.0, 1)
+
+
+def test_a_full_disk_is_told_with_the_file(data, recipe, tmp_path, monkeypatch):
+    """The log's line fails, as on a full disk; the checkpoint of before stays."""
+    add = Logbook.add
+
+    def full(self, progress):
+        if progress.step == 6:
+            self.path = Path("/dev/full")
+        add(self, progress)
+
+    monkeypatch.setattr(Logbook, "add", full)
+    with pytest.raises(OutputError, match=r"/dev/full: the log cannot be written \(No space left"):
+        train(recipe, data, tmp_path / "run", hardware=HARDWARE)
+    assert load(tmp_path / "run/last.pt")["step"] == 6
+
+
+def test_a_damaged_cache_is_made_again(data, recipe, tmp_path):
+    cases = labelled_cases(data)
+    first = prepare_cases(cases, recipe.plan, {1, 2}, tmp_path)
+    for path in tmp_path.glob("*.safetensors"):
+        path.write_bytes(b"no such thing")
+    again = prepare_cases(cases, recipe.plan, {1, 2}, tmp_path)
+    np.testing.assert_array_equal(first[0].images, again[0].images)
+
+
+def test_a_missing_device_is_told(data, recipe, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is one here")
+    with pytest.raises(TrainingError, match="no CUDA device"):
+        train(recipe, data, tmp_path / "run", hardware=replace(HARDWARE, accelerator="cuda"))
+
+
+def test_prepared_cases_are_cached_until_a_file_changes(data, recipe, tmp_path, monkeypatch):
+    prepared = []
+    monkeypatch.setattr(
+        cdal_trainer.prepared, "prepare_case", lambda *given: prepared.append(given[0].name) or prepare_case(*given)
+    )
+    cases = labelled_cases(data)
+
+    def prepare_all():
+        prepared.clear()
+        found = prepare_cases(cases, recipe.plan, {1, 2}, tmp_path / "cache")
+        return found, list(prepared)
+
+    first, names = prepare_all()
+    assert names == ["one", "two", "three"]
+    again, names = prepare_all()
+    assert names == []
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.images, other.images)
+        np.testing.assert_array_equal(one.labels, other.labels)
+    write_case(data, "two", label=np.ones(GRID, np.uint8))
+    changed, names = prepare_all()
+    assert names == ["two"]
+    assert set(np.unique(changed[1].labels)) == {1}
+
+
+def test_separate_discriminators_train(data, recipe, tmp_path):
+    separate = replace(recipe, discriminator=replace(recipe.discriminator, separate=True))
+    best = train(separate, data, tmp_path / "run", hardware=HARDWARE)
+    names = load(best)["networks"]["discriminator"]
+    assert {name.split(".")[1] for name in names} == {"0", "1"}
+
+
+def test_an_unknown_method_lists_what_there_is(data, recipe, tmp_path):
+    with pytest.raises(UsageError, match=r"no method 'magic'; choose one of: .*cdal"):
+        train(replace(recipe, method="magic"), data, tmp_path / "run", hardware=HARDWARE)
+
+
 def test_without_attention_there_is_no_discriminator_step(data, recipe, tmp_path):
     told: list[Progress] = []
     plain = replace(recipe, attention=replace(recipe.attention, scale=None))
     train(plain, data, tmp_path / "run", hardware=HARDWARE, report=told.append)
-    assert told[-1].losses.keys() == {"loss"}
+    assert told[0].losses.keys() == {"loss"}
 
 
 def test_a_finished_run_has_nothing_left_to_do(data, recipe, finished):
@@ -177,7 +331,7 @@ def spoil(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, part: str, at: int) -
         if self.step == at and part == "loss":
             batch = [torch.full_like(batch[0], torch.inf), batch[1]]
         if self.step == at and part == "gradient":
-            parameter = self.generator.label_conv.bias
+            parameter = self.main.label_conv.bias
             parameter.register_hook(lambda gradient: gradient * torch.nan)
         return advance(self, batch)
 
@@ -187,15 +341,104 @@ def spoil(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, part: str, at: int) -
 @pytest.mark.parametrize("part", ["loss", "gradient"])
 def test_divergence_stops_with_the_step_and_keeps_the_last_good_checkpoint(data, recipe, tmp_path, monkeypatch, part):
     spoil(recipe, monkeypatch, part, at=4)
-    with pytest.raises(TrainingError, match=f"{part} is not finite at step 4; resume from last.pt"):
+    with pytest.raises(
+        TrainingError, match=f"{part} of the (generator|discriminator) is not finite at step 4; resume from last.pt"
+    ):
         train(recipe, data, tmp_path / "run", hardware=HARDWARE)
     kept = load(tmp_path / "run/last.pt")
     assert kept["step"] == 3
-    assert all(value.isfinite().all() for value in kept["raw_generator"].values())
+    assert all(value.isfinite().all() for value in kept["networks"]["generator"].values())
 
 
 @pytest.mark.parametrize("precision", ["auto", "bf16-mixed"])
 def test_other_precisions_run(data, recipe, tmp_path, precision):
     hardware = replace(HARDWARE, precision=precision)
     best = train(recipe, data, tmp_path / "run", hardware=hardware)
-    assert load(best)["raw_generator"]["label_conv.weight"].dtype == torch.float32
+    assert load(best)["networks"]["generator"]["label_conv.weight"].dtype == torch.float32
+
+
+def test_a_run_on_pictures(pictures, planar_recipe, tmp_path):
+    best = train(planar_recipe, pictures, tmp_path / "run", hardware=HARDWARE)
+    assert load_model(best).manifest.provenance.metrics.keys() == {"dice_Lungs"}
+
+
+def test_a_run_may_start_from_another_model(data, recipe, whole_run, tmp_path):
+    start = replace(recipe, optimisation=replace(recipe.optimisation, initial=str(whole_run / "best.pt")))
+    state = TrainingState(start, HARDWARE.fabric(), "")
+    for name, value in load(whole_run / "best.pt")["generator"].items():
+        assert torch.equal(state.main.state_dict()[name], value)
+        assert torch.equal(state.average.weights[name], value)
+
+
+def test_a_start_of_another_network_is_refused(planar_recipe, whole_run):
+    start = replace(planar_recipe, optimisation=replace(planar_recipe.optimisation, initial=str(whole_run / "best.pt")))
+    with pytest.raises(TrainingError, match="network differs"):
+        TrainingState(start, HARDWARE.fabric(), "")
+
+
+class TestClock:
+    @pytest.fixture
+    def clock(self, monkeypatch) -> Callable[..., Clock]:
+        """A function that makes a clock which has seen laps: of steps, or of validations where negative."""
+
+        def make(*laps: float, steps: int = 10, validate_every: int = 4, final: float = 0.0) -> Clock:
+            now = iter(np.cumsum([0.0, *map(abs, laps)]).tolist())
+            monkeypatch.setattr("time.monotonic", lambda: next(now))
+            made = Clock(steps, validate_every, final)
+            for lap in laps:
+                made.stepped() if lap > 0 else made.validated()
+            return made
+
+        return make
+
+    def test_steps_and_validations_count_apart(self, clock):
+        seen = clock(2.0, 2.0, -10.0)
+        assert seen.seconds_left(2) == pytest.approx(8 * 2 + 3 * 10)  # validations after 4, 8 and 10
+        assert seen.seconds_left(8) == pytest.approx(2 * 2 + 1 * 10)
+
+    def test_the_scoring_at_the_end_counts(self, clock):
+        assert clock(2.0, 2.0, -10.0, final=6.0).seconds_left(10) == pytest.approx(60)
+
+    def test_a_slow_start_is_forgotten(self, clock):
+        assert clock(20.0, 0.5, 0.5, steps=1500).seconds_left(3) == pytest.approx(1497 * 0.5)
+
+    def test_until_there_is_more_the_first_step_counts(self, clock):
+        assert clock(3.0).seconds_left(1) == pytest.approx(27)
+
+
+def test_two_devices_train_one_model(data, tmp_path):
+    """By the command, as users do; only the first process validates, writes and tells."""
+    settings = {
+        "network.width": 8,
+        "network.multipliers": [1, 1],
+        "network.blocks_per_level": 1,
+        "network.encoder_blocks": 1,
+        "plan.divisor": 2,
+        "plan.domain": {},
+        "data.folds": 3,
+        "data.crop": [16, 16],
+        "data.validation_cases": 1,
+        "discriminator.width": 4,
+        "discriminator.every": 1,
+        "diffusion.votes": 1,
+        "optimisation.steps": 3,
+        "optimisation.batch": 2,
+        "optimisation.validate_every": 2,
+    }
+    changes = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    command = [sys.executable, "-m", "cdal_sdk.cli", "train", "--data", str(data), "--out", str(tmp_path / "run")]
+    result = subprocess.run(  # noqa: S603
+        [*command, *changes, "--device", "cpu", "--devices", "2", "--precision", "32-true", "--workers", "0"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("the best weights are in") == 1
+    assert result.stdout.count("best weights, all held-out cases") == 1
+    assert [row["step"] for row in read_log(tmp_path / "run/log.csv")] == [2, 3]
+    assert load_model(tmp_path / "run/best.pt").manifest.provenance.metrics.keys() == {
+        "dice_Anterior",
+        "dice_Posterior",
+    }

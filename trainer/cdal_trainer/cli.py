@@ -1,7 +1,10 @@
-"""`cdal train`."""
+"""`cdal train` and `cdal evaluate`."""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,18 +14,29 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from cdal_trainer.training import Progress
+    from cdal_trainer.evaluation import Evaluation
+    from cdal_trainer.logbook import Progress
 
-__all__ = ["train"]
+__all__ = ["evaluate", "train"]
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="Data folder, in the form of the Medical Segmentation Decathlon.")],
+    data: Annotated[Path, typer.Option(help="Data folder: dataset.json (Decathlon), or 'images' and 'masks'.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; an interrupted run in it goes on.")],
-    recipe: Annotated[str, typer.Option(help="Bundled recipe or TOML file.")] = "hippocampus",
+    recipe: Annotated[
+        str, typer.Option(help="Bundled recipe (hippocampus, chest-xray, nuclei) or TOML file.")
+    ] = "hippocampus",
+    paper: Annotated[bool, typer.Option("--paper", help="The paper's own settings instead of the recipe's.")] = False,
+    method: Annotated[
+        str | None, typer.Option(help="cdal, or a baseline such as unet; by default the recipe's.")
+    ] = None,
     fold: Annotated[int, typer.Option(help="Part of the cases that is held out.")] = 0,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting, such as optimisation.batch=8; repeatable.")
+    ] = None,
+    ablate: Annotated[
+        Literal["latent", "attention", "scale"] | None,
+        typer.Option(help="Train every variant of this part of the method, each in a folder of its own."),
     ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
     devices: Annotated[int, typer.Option(help="Number of devices.")] = 1,
@@ -30,26 +44,97 @@ def train(
         Literal["auto", "32-true", "bf16-mixed"], typer.Option(help="auto is bf16 where the device has it in hardware.")
     ] = "auto",
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.")] = 1,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of prepared cases, to share between runs; by default in --out.")
+    ] = None,
 ) -> None:
     """Train a model; last.pt resumes, best.pt is the one to export."""
-    from cdal_sdk.errors import MissingExtraError
-
-    try:
+    with _extra("train"):
+        from cdal_trainer.ablation import ablation_table, variants
+        from cdal_trainer.hardware import Hardware
         from cdal_trainer.recipe import load_recipe
-        from cdal_trainer.training import Hardware
         from cdal_trainer.training import train as run
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(str(error.name), "train") from None
-    loaded = load_recipe(recipe, tuple(settings or ()))
+    overrides = (*(settings or ()), *([f"method={method}"] if method else ()))
     hardware = Hardware(device, devices, precision, workers)
     console = Console(soft_wrap=True, highlight=False)
-    with _progress(console, loaded.optimisation.steps) as report:
-        best = run(loaded, data, out, fold=fold, hardware=hardware, report=report)
-    console.print(f"the best weights are in {best}; next: cdal export --checkpoint {best} --fp16", markup=False)
+    runs = {"": load_recipe(recipe, overrides, paper=paper)}
+    if ablate is not None:
+        changes = variants(ablate, runs[""])
+        runs = {n: load_recipe(recipe, (*overrides, *further), paper=paper) for n, further in changes.items()}
+    best: dict[str, Path] = {}
+    for name, loaded in runs.items():
+        if name:
+            console.print(f"variant {name}", markup=False)
+        with _training_progress(console, loaded.optimisation.steps) as report:
+            shared = cache or out / "prepared"
+            best[name] = run(loaded, data, out / name, fold=fold, cache=shared, hardware=hardware, report=report)
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # another process of the same run tells
+        return
+    if ablate is not None:
+        console.print(ablation_table(best, out / "ablation.json"), markup=False)
+        return
+    console.print(f"the best weights are in {best['']}; next: {_next(runs[''].method, best[''])}", markup=False)
+
+
+def evaluate(
+    model: Annotated[str, typer.Option(help="Bundled model, model folder, or checkpoint of any method.")],
+    data: Annotated[Path, typer.Option(help="Data folder: dataset.json (Decathlon), or 'images' and 'masks'.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write; a CSV and a picture go beside it.")],
+    split: Annotated[
+        str | None, typer.Option(help="split.json of a run, for its held-out cases; or K/N, for fold K of N.")
+    ] = None,
+    cases: Annotated[str, typer.Option(help="Shell pattern of the names of the cases, such as 'MCUCXR*'.")] = "*",
+    patient: Annotated[
+        str | None, typer.Option(help="Regular expression of the patient in a name, for K/N; by default the recipe's.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="JSON of another model's evaluation on the same cases, to compare with.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Engine that runs the model.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
+    votes: Annotated[int | None, typer.Option(help="Instances to average; by default the model's own.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all noise.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Score a model on labelled cases: Dice, IoU, precision, recall and HD95, a case and label."""
+    with _extra("train"):
+        from cdal_trainer.evaluate import choose_cases, load_trained, patient_pattern
+        from cdal_trainer.evaluate import evaluate as run
+        from cdal_trainer.evaluation import Evaluation
+    found = patient_pattern(model) if patient is None else patient
+    chosen, words = choose_cases(data, pattern=cases, split=split, patient=found)
+    trained = load_trained(model, engine=engine, device=device, votes=votes, seed=seed)
+    other = None if against is None else Evaluation.from_json(against)
+    if other is not None:
+        other.require_pairs([case.name for case in chosen], [label.name for label in trained.manifest.labels])
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    with _case_progress(console, len(chosen)) as advance:
+        evaluation = run(trained, chosen, chosen=words, on_case=lambda _: advance())
+    written = evaluation.save(out, trained.manifest.labels, other)
+    if as_json:
+        sys.stdout.write(json.dumps(json.loads(written[0].read_text(encoding="utf-8")) | {"cases": None}) + "\n")
+        return
+    _print_summary(Console(soft_wrap=True, highlight=False), evaluation, other)
+    Console(soft_wrap=True, highlight=False).print("written:", *map(str, written), markup=False)
 
 
 @contextmanager
-def _progress(console: Console, steps: int) -> Iterator[Callable[[Progress], None]]:
+def _extra(name: str) -> Iterator[None]:
+    """Say which extra brings a library that is missing."""
+    from cdal_sdk.errors import MissingExtraError
+
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), name) from None
+
+
+def _next(method: str, best: Path) -> str:
+    return f"cdal export --checkpoint {best} --fp16" if method == "cdal" else f"cdal evaluate --model {best}"
+
+
+@contextmanager
+def _training_progress(console: Console, steps: int) -> Iterator[Callable[[Progress], None]]:
     """A bar on a terminal; elsewhere a line a report."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
@@ -59,14 +144,56 @@ def _progress(console: Console, steps: int) -> Iterator[Callable[[Progress], Non
         task = bar.add_task("", total=steps)
 
         def report(progress: Progress) -> None:
+            dice = ", ".join(f"{name} {value:.4f}" for name, value in progress.dice.items())
+            if progress.final:
+                console.print(f"best weights, all held-out cases, all votes: Dice {dice}", markup=False)
+                return
             losses = " ".join(f"{name} {value:.4f}" for name, value in progress.losses.items())
             minutes = progress.seconds_left / 60
             text = f"{losses}  {progress.samples_per_second:.1f} samples/s  {minutes:.0f} min left"
             bar.update(task, completed=progress.step, description=text)
             if not console.is_terminal:
                 console.print(f"step {progress.step}/{progress.steps}  {text}", markup=False)
-            if progress.dice:
-                dice = ", ".join(f"{name} {value:.4f}" for name, value in progress.dice.items())
+            if dice:
                 console.print(f"step {progress.step}: validation Dice {dice}", markup=False)
 
         yield report
+
+
+@contextmanager
+def _case_progress(console: Console, total: int) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, nothing elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)
+
+
+def _print_summary(console: Console, evaluation: Evaluation, other: Evaluation | None) -> None:
+    """A table of means and standard deviations, and below it the comparison."""
+    from rich.table import Table
+
+    from cdal_trainer.metrics import METRICS
+
+    labels = evaluation.summary
+    columns = ("label", "n", *METRICS)
+    table = Table(*columns, title=f"{evaluation.model}, {evaluation.chosen} cases, {evaluation.evaluations} NFE")
+    for label, metrics in labels.items():
+        cells = [f"{metrics[m].mean:.4f} ± {metrics[m].std:.4f}" if m in metrics else "-" for m in METRICS]
+        defined = min(metrics[m].cases if m in metrics else 0 for m in METRICS)
+        count = len(evaluation.cases)
+        table.add_row(label, str(count) if defined == count else f"{count} (hd95: {defined})", *cells)
+    console.print(table)
+    if other is None:
+        return
+    for label, difference in evaluation.against(other).items():
+        low, high = difference.interval
+        console.print(
+            f"{label}: Dice {difference.mean:+.4f} against {other.model} ({other.method}), "
+            f"95 % interval {low:+.4f} to {high:+.4f}, "
+            f"p = {difference.p_value:.3g} (Wilcoxon, {difference.cases} pairs)",
+            markup=False,
+        )

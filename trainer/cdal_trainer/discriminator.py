@@ -6,6 +6,7 @@ It halves the resolution before its first convolution of any width, so that it c
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 import torch
@@ -16,7 +17,7 @@ from cdal_sdk.errors import TrainingError
 from cdal_sdk.network.embedding import sinusoidal_embedding
 from cdal_sdk.network.resample import FirDownsample, PyramidDownsample
 
-__all__ = ["SMALLEST_SIDE", "Discriminator", "attention_map"]
+__all__ = ["SMALLEST_SIDE", "Discriminator", "StepDiscriminators", "attention_map"]
 
 _SLOPE = 0.2
 _LEVELS = 4  # halvings, the stem's included
@@ -41,7 +42,21 @@ class _DownBlock(nn.Module):
         return result
 
 
-class Discriminator(nn.Module):
+class _Judge(nn.Module):
+    """What both kinds of discriminator share."""
+
+    def judge_real(self, x_previous: Tensor, x_t: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [b] of real pairs, and their gradient by x_{t-1} for the R1 penalty, [b, label, h, w].
+
+        One call for both: under mixed precision or on several devices the gradient must be taken inside the module.
+        """
+        x_previous = x_previous.detach().requires_grad_(True)
+        logit = self(x_previous, x_t, step)
+        (gradient,) = torch.autograd.grad(logit.sum(), x_previous, create_graph=True)
+        return logit, gradient
+
+
+class Discriminator(_Judge):
     """One time-conditioned network for all steps.
 
     Args:
@@ -79,16 +94,6 @@ class Discriminator(nn.Module):
         result: Tensor = self.logit(h.mean(dim=(2, 3))).squeeze(1)
         return result
 
-    def judge_real(self, x_previous: Tensor, x_t: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [b] of real pairs, and their gradient by x_{t-1} for the R1 penalty, [b, label, h, w].
-
-        One call for both: under mixed precision or on several devices the gradient must be taken inside the module.
-        """
-        x_previous = x_previous.detach().requires_grad_(True)
-        logit = self(x_previous, x_t, step)
-        (gradient,) = torch.autograd.grad(logit.sum(), x_previous, create_graph=True)
-        return logit, gradient
-
     def features(self, x_previous: Tensor, x_t: Tensor, step: Tensor, levels: int = _LEVELS) -> list[Tensor]:
         """Feature maps of the first `levels` levels, finest (half resolution) first."""
         embedding = sinusoidal_embedding(step, self.time_width)
@@ -101,6 +106,36 @@ class Discriminator(nn.Module):
     def attention_features(self, x_previous: Tensor, x_t: Tensor, step: Tensor) -> Tensor:
         """The feature map that gives attention, [b, c, h', w']; nothing deeper is computed."""
         return self.features(x_previous, x_t, step, self.attention_level + 1)[-1]
+
+
+class StepDiscriminators(_Judge):
+    """A separate discriminator for each denoising step (the paper's text; its code has one for all).
+
+    Args:
+        members: of step 0, 1, ...
+    """
+
+    def __init__(self, members: Iterable[Discriminator]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x_previous: Tensor, x_t: Tensor, step: Tensor) -> Tensor:
+        """See `Discriminator.forward`; a pair's logit is that of its step's member."""
+        return self._by_step(lambda member, *pair: member(*pair), x_previous, x_t, step)
+
+    def attention_features(self, x_previous: Tensor, x_t: Tensor, step: Tensor) -> Tensor:
+        """See `Discriminator.attention_features`."""
+        return self._by_step(lambda member, *pair: member.attention_features(*pair), x_previous, x_t, step)
+
+    def _by_step(self, judge: Callable[..., Tensor], x_previous: Tensor, x_t: Tensor, step: Tensor) -> Tensor:
+        """Give each member the pairs of its step, and put the answers into the order of the batch."""
+        places = [(step == number).nonzero().squeeze(1) for number in range(len(self.members))]
+        answers = [
+            judge(member, x_previous[place], x_t[place], step[place])
+            for member, place in zip(self.members, places, strict=True)
+            if len(place)
+        ]
+        return torch.cat(answers)[torch.argsort(torch.cat(places))]
 
 
 def _minibatch_deviation(h: Tensor) -> Tensor:

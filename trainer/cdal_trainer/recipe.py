@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, field
 from importlib import resources
@@ -18,144 +19,17 @@ from cdal_sdk.network import GeneratorConfig
 from cdal_sdk.slicing import Plan
 from cdal_sdk.study import Label
 from cdal_trainer.discriminator import SMALLEST_SIDE
+from cdal_trainer.settings import Attention, Augmentation, Data, Diffusion, Discrimination, Optimisation
 
 __all__ = ["Attention", "Augmentation", "Data", "Diffusion", "Discrimination", "Optimisation", "Recipe", "load_recipe"]
 
 
 @dataclass(frozen=True)
-class Data:
-    """Which slices a step sees.
-
-    Attributes:
-        folds: number of parts of the cases; one is held out for validation.
-        crop: height and width of a training slice: larger ones are cropped at random, smaller ones padded.
-        foreground_share: share of the slices of a batch that contain a label.
-        validation_cases: how many held-out cases are segmented during training (all at the end).
-        validation_votes: votes of those, fewer than at the end to save time.
-    """
-
-    folds: int
-    crop: tuple[int, int]
-    foreground_share: float = 0.75
-    validation_cases: int = 8
-    validation_votes: int = 1
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random changes of a training slice; a probability of 0 switches one off.
-
-    Attributes:
-        affine: probability of rotation, scaling and translation.
-        rotation: largest angle in degrees.
-        scale: smallest and largest zoom.
-        translation: largest shift in pixels.
-        gamma: probability of a gamma change of contrast.
-        gamma_range: smallest and largest exponent.
-        bias: probability of a smooth intensity field.
-        noise: probability of Gaussian noise.
-        noise_std: its largest standard deviation, on the network's intensity scale.
-        blur: probability of a Gaussian blur of up to one pixel.
-    """
-
-    affine: float = 0.0
-    rotation: float = 0.0
-    scale: tuple[float, float] = (1.0, 1.0)
-    translation: float = 0.0
-    gamma: float = 0.0
-    gamma_range: tuple[float, float] = (0.7, 1.5)
-    bias: float = 0.0
-    noise: float = 0.0
-    noise_std: float = 0.1
-    blur: float = 0.0
-
-
-@dataclass(frozen=True)
-class Diffusion:
-    """The reverse process (METHOD: T, schedule, K).
-
-    Attributes:
-        steps: T.
-        schedule: betas of the "paper", or of the "published" code (offset by 1e-3).
-        beta_min: as in both formulas.
-        beta_max: as in both formulas.
-        votes: K at inference.
-        posterior_noise: whether steps draw from the posterior or take its mean.
-    """
-
-    steps: int
-    schedule: Literal["paper", "published"] = "paper"
-    beta_min: float = 0.1
-    beta_max: float = 20.0
-    votes: int = 5
-    posterior_noise: bool = True
-
-
-@dataclass(frozen=True)
-class Attention:
-    """The attention map that weights the clean label in training.
-
-    Attributes:
-        scale: side of the discriminator's feature map on an input of the network's `image_size`; None switches
-            attention off.
-        norm: "none" takes the channel mean as it is (the paper); "unit" maps each to [0, 1].
-    """
-
-    scale: int | None
-    norm: Literal["none", "unit"] = "unit"
-
-
-@dataclass(frozen=True)
-class Discrimination:
-    """The discriminator and its loss.
-
-    Attributes:
-        width: channels after the first down-sampling.
-        time_width: width of its time embedding.
-        r1_gamma: weight of the R1 penalty on real pairs.
-        every: generator steps per discriminator step (the paper: 1).
-    """
-
-    width: int = 32
-    time_width: int = 128
-    r1_gamma: float = 1.0
-    every: int = 1
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """Adam, cosine, averaging.
-
-    Attributes:
-        steps: generator steps of the whole run.
-        batch: slices a step and device.
-        lr_generator: initial learning rate, after the warm-up.
-        lr_discriminator: the same for the discriminator.
-        lr_final: where the cosine ends.
-        warmup: steps of linear warm-up.
-        adam_betas: of both optimisers.
-        ema: decay of the averaged weights; 0 keeps the raw ones.
-        grad_clip: largest norm of either network's gradient; 0 does not clip.
-        validate_every: steps between validations and their checkpoints.
-        seed: of everything random.
-    """
-
-    steps: int
-    batch: int
-    lr_generator: float
-    lr_discriminator: float
-    lr_final: float = 1e-5
-    warmup: int = 0
-    adam_betas: tuple[float, float] = (0.5, 0.9)
-    ema: float = 0.999
-    grad_clip: float = 1.0
-    validate_every: int = 500
-    seed: int = 0
-
-
-@dataclass(frozen=True)
 class Recipe:
-    """All of it. `network`, `plan` and `labels` go into the trained model's manifest unchanged."""
+    """All of it. `network`, `plan` and `labels` go into the trained model's manifest unchanged.
+
+    `method` is "cdal", or a baseline that is trained on the same batches (see `cdal_trainer.method`).
+    """
 
     name: str
     description: str
@@ -170,6 +44,7 @@ class Recipe:
     optimisation: Optimisation
     augmentation: Augmentation = field(default_factory=Augmentation)
     polarity: Literal[1, -1] = 1
+    method: str = "cdal"
     provenance: Provenance = field(default_factory=Provenance)
 
     def __post_init__(self) -> None:
@@ -180,11 +55,26 @@ class Recipe:
             "discriminator.every": self.discriminator.every,
             "optimisation.steps": self.optimisation.steps,
             "optimisation.batch": self.optimisation.batch,
+            "optimisation.accumulate": self.optimisation.accumulate,
             "optimisation.validate_every": self.optimisation.validate_every,
         }
-        for name, value in counts.items():
-            if value < 1:
-                raise UsageError(f"{name} is {value}", remedy="give it at least 1")
+        for name, count in counts.items():
+            if count < 1:
+                raise UsageError(f"{name} is {count}", remedy="give it at least 1")
+        optimisation, augmentation = self.optimisation, self.augmentation
+        bounds: dict[str, tuple[float, float, float]] = {
+            "data.foreground_share": (self.data.foreground_share, 0, 1),
+            "optimisation.ema": (optimisation.ema, 0, 1),
+            "augmentation.scale": (min(augmentation.scale), 0.05, 20),
+            "augmentation.gamma_range": (min(augmentation.gamma_range), 0.05, 20),
+        }
+        signs = ("seed", "warmup", "lr_generator", "lr_discriminator", "lr_final", "grad_clip")
+        bounds |= {f"optimisation.{name}": (getattr(optimisation, name), 0, math.inf) for name in signs}
+        for name, (value, low, high) in bounds.items():
+            if not low <= value <= high:
+                raise UsageError(f"{name} is {value:g}", remedy=f"give {low:g} to {high:g}")
+        if augmentation.colour and (self.plan.channels, self.plan.context) != (3, 0):
+            raise UsageError("augmentation.colour is for RGB pictures", remedy="set it to 0")
         crop, divisor = self.data.crop, self.network.divisor
         if any(side % divisor for side in crop):
             raise UsageError(f"data.crop is {crop}", remedy=f"give multiples of {divisor}")
@@ -212,12 +102,13 @@ class Recipe:
         )
 
 
-def load_recipe(reference: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
+def load_recipe(reference: str | Path, overrides: tuple[str, ...] = (), *, paper: bool = False) -> Recipe:
     """Load a recipe by its bundled name or the path of a TOML file.
 
     Args:
         reference: such as "hippocampus", or a path.
         overrides: settings such as "optimisation.batch=8"; the value is TOML, or else a string.
+        paper: take what the recipe's table `paper` says first, the settings of the paper.
 
     Raises:
         UsageError: if there is no such recipe, or an entry is missing, unknown or unusable.
@@ -229,7 +120,10 @@ def load_recipe(reference: str | Path, overrides: tuple[str, ...] = ()) -> Recip
     }
     path = Path(reference)
     if path.is_file():
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"the recipe cannot be read ({error})", where=path, remedy="give a TOML file") from None
     elif str(reference) in bundled:
         text = bundled[str(reference)].read_text(encoding="utf-8")
     else:
@@ -241,9 +135,23 @@ def load_recipe(reference: str | Path, overrides: tuple[str, ...] = ()) -> Recip
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"this is no TOML ({error})", where=str(reference)) from None
+    published = data.pop("paper", {})
+    if paper:
+        if not published:
+            raise UsageError("this recipe does not tell the paper's settings", where=str(reference))
+        _merge(data, published)
     for override in overrides:
         _override(data, override)
     return _convert(data, str(reference))
+
+
+def _merge(data: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Put changes into nested tables, in place."""
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(data.get(key), dict):
+            _merge(data[key], value)
+        else:
+            data[key] = value
 
 
 def _override(data: dict[str, Any], override: str) -> None:
@@ -264,8 +172,9 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 
 def _convert(data: dict[str, Any], where: str) -> Recipe:
-    if data.get("attention", {}).get("scale") == 0:  # TOML has no null
-        data["attention"]["scale"] = None
+    attention = data.get("attention")
+    if isinstance(attention, dict) and attention.get("scale") == 0:  # TOML has no null
+        attention["scale"] = None
     try:
         recipe = convert_strictly(data, Recipe)
         recipe.manifest()  # contradictions between sections show here

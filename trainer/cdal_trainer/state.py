@@ -15,16 +15,15 @@ import msgspec
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
-from cdal_sdk.bundle import checkpoint_content, load_checkpoint
+from cdal_sdk.bundle import checkpoint_content, load_checkpoint, load_model
+from cdal_sdk.engines import Engine
 from cdal_sdk.errors import TrainingError
-from cdal_sdk.network import Generator
 from cdal_trainer.average import WeightAverage
-from cdal_trainer.data import Batch
-from cdal_trainer.discriminator import Discriminator
+from cdal_trainer.batches import Batch
+from cdal_trainer.method import Descent, Method, make_method
 from cdal_trainer.recipe import Optimisation, Recipe
-from cdal_trainer.steps import discriminator_losses, encode_label, generator_loss
 
 __all__ = ["TrainingState", "learning_rate"]
 
@@ -47,48 +46,73 @@ class TrainingState:
 
     def __init__(self, recipe: Recipe, fabric: Fabric, split: str) -> None:
         self.recipe, self.fabric, self.split = recipe, fabric, split
-        self.schedule = recipe.manifest().schedule
+        self.method: Method = make_method(recipe)
         torch.manual_seed(recipe.optimisation.seed)
-        network, settings = recipe.network, recipe.discriminator
-        self.generator = Generator(network)
-        self.discriminator = Discriminator(
-            network.label_channels, network.image_size, settings.width, settings.time_width, recipe.attention.scale
-        )
-        betas = recipe.optimisation.adam_betas
-        # Fabric wraps both modules; self.generator and self.discriminator stay the plain ones for state dicts.
-        self._g, self._g_optimiser = fabric.setup(
-            self.generator, torch.optim.Adam(self.generator.parameters(), betas=betas)
-        )
-        self._d, self._d_optimiser = fabric.setup(
-            self.discriminator, torch.optim.Adam(self.discriminator.parameters(), betas=betas)
-        )
-        for method in ("attention_features", "judge_real"):
-            self._d.mark_forward_method(method)
-        self.average = WeightAverage(self.generator, recipe.optimisation.ema)
+        self.networks = self.method.networks()
+        if fabric.world_size > 1 and recipe.discriminator.separate:
+            raise TrainingError("discriminator.separate takes one device", remedy="train on one, or switch it off")
+        self.main = self.networks[next(iter(self.method.rates))]
+        if recipe.optimisation.initial:
+            _start_from(self.main, recipe.optimisation.initial)
+        # Fabric wraps every module; self.networks stay the plain ones for state dicts.
+        self._wrapped: dict[str, nn.Module] = {}
+        self._optimisers: dict[str, torch.optim.Optimizer] = {}
+        for name, network in self.networks.items():
+            adam = torch.optim.Adam(network.parameters(), betas=recipe.optimisation.adam_betas)
+            wrapped, self._optimisers[name] = fabric.setup(network, adam)
+            for further in self.method.forward_methods.get(name, ()):
+                wrapped.mark_forward_method(further)
+            self._wrapped[name] = wrapped
+        self.average = WeightAverage(self.main, recipe.optimisation.ema)
         self.step = 0
         self.best = -math.inf
 
     def advance(self, batch: Batch) -> dict[str, Tensor]:
-        """One step of Algorithm 1; returns the losses by name."""
-        recipe, settings = self.recipe, self.recipe.optimisation
-        rng = torch.Generator().manual_seed(self._step_seed())
-        image, x0 = batch[0], encode_label(batch[1], recipe)
-        losses: dict[str, Tensor] = {}
-        if recipe.attention.scale is not None and self.step % recipe.discriminator.every == 0:
-            terms = discriminator_losses(self._d, self._g, image, x0, self.schedule, recipe, rng)
-            self._descend(self._d_optimiser, terms.total, settings.lr_discriminator)
-            losses |= {"d_real": terms.real, "d_fake": terms.fake, "r1": terms.penalty}
-        loss = generator_loss(self._g, self._d, image, x0, self.schedule, recipe, rng)
-        self._descend(self._g_optimiser, loss, settings.lr_generator)
-        self.average.update(self.generator, self.step)
-        self.step += 1
-        return {name: value.detach() for name, value in {"loss": loss, **losses}.items()}
+        """One step of the method; returns the terms of its losses by name.
 
-    def averaged_generator(self) -> Generator:
-        """A copy of the generator with the averaged weights, the ones that a user gets."""
-        generator = Generator(self.recipe.network).to(self.fabric.device)
-        generator.load_state_dict(self.average.weights)
-        return generator.eval()
+        A batch in several parts is computed part by part, so that only one of them takes memory.
+        """
+        parts = min(self.recipe.optimisation.accumulate, len(batch[0]))
+        shares = zip(*(tensor.chunk(parts) for tensor in batch), strict=True)
+        torch.manual_seed(self._step_seed())  # of dropout
+        rng = torch.Generator().manual_seed(self._step_seed())
+        running = [
+            (len(image) / len(batch[0]), self.method.descents(self._wrapped, image, labels, self.step, rng))
+            for image, labels in shares
+        ]
+        terms: dict[str, Tensor] = {}
+        share, leading = running[0]
+        while first := next(leading, None):
+            self._optimisers[first.network].zero_grad()
+            self._add_gradient(first, terms, share)
+            for share_of_other, other in running[1:]:
+                self._add_gradient(next(other), terms, share_of_other)
+            self._take_step(first.network)
+        self.average.update(self.main, self.step)
+        self.step += 1
+        return terms
+
+    def _add_gradient(self, descent: Descent, terms: dict[str, Tensor], share: float) -> None:
+        """Back-propagate one part's share of the loss, and add its terms up."""
+        self._require_finite(f"loss of the {descent.network}", descent.loss)
+        self.fabric.backward(descent.loss * share)
+        for name, value in descent.terms.items():
+            terms[name] = terms.get(name, 0) + value.detach() * share
+
+    def _take_step(self, network: str) -> None:
+        """Clip, and step at this training step's learning rate."""
+        settings, optimiser = self.recipe.optimisation, self._optimisers[network]
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(settings, self.method.rates[network], self.step)
+        norm = torch.nn.utils.clip_grad_norm_(self.networks[network].parameters(), settings.grad_clip or math.inf)
+        self._require_finite(f"gradient of the {network}", norm)
+        optimiser.step()
+
+    def engine(self, weights: dict[str, Tensor] | None = None, votes: int | None = None) -> Engine:
+        """What segments with the averaged weights, the ones that a user gets, or with others."""
+        network = self.method.networks()[next(iter(self.method.rates))].to(self.fabric.device)
+        network.load_state_dict(self.average.weights if weights is None else weights)
+        return self.method.engine(network.eval(), votes, None, str(self.fabric.device))
 
     def content(self, metrics: dict[str, float]) -> dict[str, Any]:
         """A checkpoint's content; "generator" holds the averaged weights."""
@@ -96,11 +120,10 @@ class TrainingState:
         return checkpoint_content(
             self.recipe.manifest(provenance),
             self.average.weights,
+            method=self.recipe.method,
             recipe=msgspec.to_builtins(self.recipe),
-            raw_generator=self.generator.state_dict(),
-            discriminator=self.discriminator.state_dict(),
-            g_optimiser=self._g_optimiser.state_dict(),
-            d_optimiser=self._d_optimiser.state_dict(),
+            networks={name: network.state_dict() for name, network in self.networks.items()},
+            optimisers={name: optimiser.state_dict() for name, optimiser in self._optimisers.items()},
             step=self.step,
             best=self.best,
         )
@@ -117,28 +140,18 @@ class TrainingState:
             raise TrainingError(
                 "this run was started with another recipe", where=path, remedy="give the same settings or another --out"
             )
-        self.generator.load_state_dict(content["raw_generator"])
-        self.discriminator.load_state_dict(content["discriminator"])
-        self._g_optimiser.load_state_dict(content["g_optimiser"])
-        self._d_optimiser.load_state_dict(content["d_optimiser"])
+        for name, network in self.networks.items():
+            network.load_state_dict(content["networks"][name])
+            self._optimisers[name].load_state_dict(content["optimisers"][name])
         self.average.weights = {k: v.to(self.fabric.device) for k, v in content["generator"].items()}
         self.step, self.best = content["step"], content["best"]
 
-    def _descend(self, optimiser: torch.optim.Optimizer, loss: Tensor, initial_rate: float) -> None:
-        """Backward, clip and step at this step's learning rate."""
-        self._require_finite("loss", loss)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(self.recipe.optimisation, initial_rate, self.step)
-        optimiser.zero_grad()
-        self.fabric.backward(loss)
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimisation.grad_clip or math.inf)
-        self._require_finite("gradient", norm)
-        optimiser.step()
-
     def _require_finite(self, name: str, value: Tensor) -> None:
-        """Stop before the weights, and with them the next checkpoint, are spoilt."""
-        if not torch.isfinite(value):
+        """Stop, on all devices at once, before the weights and with them the next checkpoint are spoilt."""
+        spoilt = (~torch.isfinite(value.detach())).float()
+        if self.fabric.world_size > 1:
+            spoilt = torch.as_tensor(self.fabric.all_reduce(spoilt, reduce_op="sum"))
+        if spoilt:
             raise TrainingError(
                 f"the {name} is not finite at step {self.step}",
                 remedy="resume from last.pt with a lower learning rate, or check the images for extreme values",
@@ -148,3 +161,16 @@ class TrainingState:
         """A seed for this step's noise on this device."""
         entropy = [self.recipe.optimisation.seed, self.fabric.global_rank, self.step]
         return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _start_from(network: nn.Module, reference: str) -> None:
+    """Take the weights of another model of the same layers, maybe trained at another size."""
+    weights = load_model(reference).generator.state_dict()
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    if shapes != {name: value.shape for name, value in weights.items()}:
+        raise TrainingError(
+            "its network differs from the recipe's",
+            where=f"optimisation.initial '{reference}'",
+            remedy="give the recipe the network of that model, or start from random weights",
+        )
+    network.load_state_dict(weights)

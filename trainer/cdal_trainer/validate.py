@@ -1,33 +1,35 @@
-"""Segmenting held-out cases with the model in training, and their Dice."""
+"""Segmenting held-out cases with the network in training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from cdal_sdk.bundle import Manifest
-from cdal_sdk.engines import fuse
+from cdal_sdk.engines import Engine
 from cdal_sdk.masks import decide, dice
-from cdal_sdk.network import Generator
-from cdal_trainer.data import PreparedCase
+from cdal_sdk.slicing import tile
+from cdal_trainer.prepared import PreparedCase
 
-__all__ = ["validate"]
+__all__ = ["segment_prepared", "validate"]
 
 
-@torch.inference_mode()
-def validate(
-    generator: Generator, manifest: Manifest, cases: Iterable[PreparedCase], votes: int, batch: int = 16
-) -> dict[str, float]:
+def segment_prepared(engine: Engine, manifest: Manifest, case: PreparedCase, batch: int = 8) -> NDArray[np.uint8]:
+    """The mask of a prepared case on the network's grid, uint8 [slice, h, w]."""
+    tiling = tile(case.images, manifest.plan)
+    windows = tiling.cut(case.images)
+    means = [engine.run(windows[start : start + batch]).mean for start in range(0, len(windows), batch)]
+    mean = tiling.blend(np.concatenate(means)).transpose(1, 0, 2, 3)
+    return decide(mean, manifest.labels, manifest.decision, manifest.polarity)
+
+
+def validate(engine: Engine, manifest: Manifest, cases: Iterable[PreparedCase], batch: int = 8) -> dict[str, float]:
     """Mean Dice over cases by label name, each case scored as a whole on the network's grid."""
-    device = next(generator.parameters()).device
-    sampler = fuse(generator, manifest.sampling(votes)).to(device)
     scores: dict[str, list[float]] = {label.name: [] for label in manifest.labels}
     for case in cases:
-        chunks = torch.split(torch.from_numpy(case.images), batch)
-        mean = torch.cat([sampler(chunk.to(device)).mean.cpu() for chunk in chunks]).numpy()
-        mask = decide(mean.transpose(1, 0, 2, 3), manifest.labels, manifest.decision, manifest.polarity)
+        mask = segment_prepared(engine, manifest, case, batch)
         for label in manifest.labels:
             scores[label.name].append(dice(mask, case.labels, label.value))
     return {name: float(np.mean(values)) for name, values in scores.items()}

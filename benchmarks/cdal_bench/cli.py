@@ -1,0 +1,138 @@
+"""`cdal benchmark`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+__all__ = ["benchmark"]
+
+
+def benchmark(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for result.json, report.md and plots.")],
+    model: Annotated[
+        str, typer.Option(help="Model, or paper:monuseg, paper:cxr, paper:hippocampus (random weights).")
+    ] = "hippocampus",
+    against: Annotated[
+        str,
+        typer.Option(
+            help="Whom to compare with, by commas: segdiff (or segdiff-published, -fast, -ddim), cdal-published, "
+            "unet, unetplusplus, resunet."
+        ),
+    ] = "segdiff,cdal-published,unet",
+    engine: Annotated[str, typer.Option(help="Our engines, by commas; auto is all that run here.")] = "auto",
+    votes: Annotated[
+        Literal["equal", "published"], typer.Option(help="Everybody the model's votes, or as each was published.")
+    ] = "equal",
+    batch: Annotated[str, typer.Option(help="Batch sizes for the throughput, by commas.")] = "1",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
+    data: Annotated[Path | None, typer.Option(help="Labelled cases, as for cdal train; gives Dice.")] = None,
+    cases: Annotated[int, typer.Option(help="Most cases that are scored; 0 times the network only.")] = 3,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="Trained baseline, such as segdiff=run/best.pt; repeatable.")
+    ] = None,
+    repetitions: Annotated[int, typer.Option(help="Measured rounds.")] = 5,
+    warmup: Annotated[int, typer.Option(help="Unmeasured runs before them.")] = 1,
+    seconds: Annotated[float | None, typer.Option(help="After so many, no further round begins.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    full: Annotated[bool, typer.Option("--full", help="Run long inferences whole; on a CPU that takes hours.")] = False,
+    cold: Annotated[bool, typer.Option("--cold/--no-cold", help="Measure cold start in fresh processes.")] = True,
+    scaling: Annotated[bool, typer.Option("--scaling", help="Also how time and memory grow with each size.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Compare cDAL with SegDiff and others on this machine, interleaved, with confidence intervals."""
+    from cdal_sdk.errors import MissingExtraError
+
+    try:
+        from cdal_bench.benchmark import Request, run_benchmark
+        from cdal_bench.contenders import choose
+        from cdal_bench.plots import draw_plots
+        from cdal_bench.report import report_markdown
+        from cdal_bench.results import write_result
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), "bench") from None
+    from dataclasses import replace
+
+    from cdal_sdk.engines import pick_device
+
+    _check(repetitions=(repetitions, 1), warmup=(warmup, 0), cases=(cases, 0), seed=(seed, 0))
+    request = Request(
+        model=model,
+        contenders=choose(_names(against), _names(engine)),
+        votes=votes,
+        batches=_numbers(batch),
+        device=pick_device(device),
+        data=data,
+        cases=cases,
+        seed=seed,
+        repetitions=repetitions,
+        warmup=warmup,
+        seconds=seconds,
+        full=full,
+        cold=cold,
+        weights=_weights(weights or []),
+    )
+    with _progress() as say:
+        result = run_benchmark(request, say)
+        if scaling:
+            from cdal_bench.scaling import study_scaling
+
+            result = replace(result, scaling=study_scaling(request, say))
+    write_result(result, out / "result.json")
+    pictures = draw_plots(result, out)
+    text = report_markdown(result, pictures)
+    (out / "report.md").write_text(text, encoding="utf-8")
+    if as_json:
+        sys.stdout.write((out / "result.json").read_text(encoding="utf-8"))
+    else:
+        Console(soft_wrap=True, highlight=False).print(text, markup=False)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    from cdal_sdk.errors import UsageError
+
+    names = _names(text)
+    if not names or not all(name.isdecimal() and int(name) > 0 for name in names):
+        raise UsageError(f"--batch is '{text}'", remedy="give sizes such as 1,4,16")
+    return tuple(int(name) for name in names)
+
+
+def _weights(settings: list[str]) -> dict[str, Path]:
+    from cdal_sdk.errors import UsageError
+
+    chosen = {}
+    for setting in settings:
+        name, separator, path = setting.partition("=")
+        if not separator or not Path(path).is_file():
+            raise UsageError(f"--weights is '{setting}'", remedy="give a name and a file, such as segdiff=run/best.pt")
+        chosen[name] = Path(path)
+    return chosen
+
+
+def _check(**values: tuple[int, int]) -> None:
+    from cdal_sdk.errors import UsageError
+
+    for name, (value, least) in values.items():
+        if value < least:
+            raise UsageError(f"--{name} is {value}", remedy=f"give at least {least}")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """What is being done, on a terminal; elsewhere nothing."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("starting") as status:
+        yield status.update

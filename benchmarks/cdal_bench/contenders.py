@@ -1,0 +1,242 @@
+"""Who takes part: from the names that a user types to runners, each with its cost counted."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from cdal_bench.baselines import BASELINES, Baseline, build_baseline
+from cdal_bench.configurations import Subject, segdiff_config
+from cdal_bench.own_engines import make_own_engine, own_engine_names
+from cdal_bench.runners import BaselineRunner, PublishedCdal, SegDiffRunner
+from cdal_bench.segdiff import SegDiff
+from cdal_bench.trained import trained_network
+from cdal_sdk.bundle import load_model
+from cdal_sdk.engines import Engine
+from cdal_sdk.errors import ModelError, UsageError
+from cdal_sdk.network import Generator
+
+__all__ = ["DDIM_STEPS", "OWN", "PLAIN", "PUBLISHED", "Contender", "Cost", "choose", "prepare_contender"]
+
+DDIM_STEPS = 10
+PLAIN, PUBLISHED = "cdal-plain", "cdal-published"
+OWN = "cdal-"
+_GROUPS = {"segdiff": ("segdiff-published", "segdiff-fast", "segdiff-ddim")}
+_TITLES = {
+    "segdiff-published": "SegDiff as published",
+    "segdiff-fast": "SegDiff made fast",
+    "segdiff-ddim": f"SegDiff made fast, DDIM in {DDIM_STEPS} steps",
+    PUBLISHED: "cDAL as published",
+    PLAIN: "cDAL, this SDK's reference",
+    "unet": "U-Net",
+    "unetplusplus": "U-Net++",
+    "resunet": "Residual U-Net",
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one image costs.
+
+    Attributes:
+        steps: of the reverse process; 0 without one.
+        votes: that are averaged.
+        evaluations: of the network, encoder apart (NFE).
+        encoder_evaluations: of the image encoder.
+        flop: floating-point operations, a multiplication and an addition being two.
+    """
+
+    steps: int
+    votes: int
+    evaluations: int
+    encoder_evaluations: int
+    flop: float
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One of those that are compared.
+
+    Attributes:
+        name: as typed.
+        title: as read.
+        precision: in which it computes, by the names of the machine's matrix rates.
+        cost: of one image.
+        trained: whether its weights are, so that its masks mean something.
+        make: builds its engine, or a runner that can be taken apart.
+    """
+
+    name: str
+    title: str
+    precision: str
+    cost: Cost
+    trained: bool
+    make: Callable[[], Engine]
+
+
+def choose(against: Iterable[str], engines: Iterable[str]) -> tuple[str, ...]:
+    """Names of contenders, in the order of the tables.
+
+    Args:
+        against: such as "segdiff" (all of its variants), "segdiff-fast", "unet", "cdal-published".
+        engines: the SDK's, by name; "auto" is every engine that it has.
+
+    Raises:
+        UsageError: for a name that is nobody's.
+    """
+    known_engines = own_engine_names()
+    others = [*_GROUPS["segdiff"], PUBLISHED, *BASELINES]
+    wanted: list[str] = []
+    for name in against:
+        if name not in others and name not in _GROUPS:
+            raise UsageError(f"there is no contender '{name}'", remedy=f"choose from: segdiff, {', '.join(others)}")
+        wanted += _GROUPS.get(name, (name,))
+    for name in engines:
+        if name != "auto" and name not in known_engines:
+            raise UsageError(f"there is no engine '{name}'", remedy=f"choose from: auto, {', '.join(known_engines)}")
+        wanted += [_own(known) for known in (known_engines if name == "auto" else [name])]
+    order = [*_GROUPS["segdiff"], PUBLISHED, PLAIN, *(_own(name) for name in known_engines), *BASELINES]
+    return tuple(name for name in dict.fromkeys(order) if name in wanted)
+
+
+def _own(engine: str) -> str:
+    """The contender behind an engine's name; the eager reference is called plain."""
+    return PLAIN if engine == "torch" else OWN + engine
+
+
+def prepare_contender(
+    name: str,
+    subject: Subject,
+    shape: tuple[int, int],
+    *,
+    mode: str = "equal",
+    device: str = "cpu",
+    seed: int = 0,
+    weights: Path | None = None,
+) -> Contender:
+    """A contender, its arithmetic counted for images of a shape, but nothing built yet.
+
+    Args:
+        name: from `choose`.
+        subject: the model.
+        shape: height and width of an image.
+        mode: "equal" or "published" votes.
+        device: "cpu" or "cuda".
+        seed: of all noise and all random weights.
+        weights: checkpoint of a trained baseline; without, its weights are random and its masks mean nothing.
+
+    Raises:
+        ModelError: if the checkpoint is not one of this baseline.
+    """
+    if name.startswith("segdiff"):
+        return _segdiff(name, subject, shape, mode, device, _source(weights, SegDiff, seed))
+    if name in BASELINES:
+        return _baseline(name, subject, shape, device, _source(weights, Baseline, seed))
+    return _cdal(name, subject, shape, mode, device, seed)
+
+
+_Network = TypeVar("_Network", SegDiff, Baseline)
+
+
+@dataclass(frozen=True)
+class _Source(Generic[_Network]):
+    """Where a baseline's weights come from."""
+
+    trained: _Network | None
+    seed: int
+
+    def network(self, fresh: Callable[[], _Network]) -> _Network:
+        """The trained network (a copy, as runners take theirs over), or one with random weights."""
+        if self.trained is not None:
+            return copy.deepcopy(self.trained)
+        torch.manual_seed(self.seed)
+        network = fresh()
+        network.eval()
+        return network
+
+
+def _source(weights: Path | None, kind: type[_Network], seed: int) -> _Source[_Network]:
+    if weights is None:
+        return _Source(None, seed)
+    network = trained_network(weights)
+    if not isinstance(network, kind):
+        raise ModelError("these are the weights of another baseline", where=weights, remedy="give it its own")
+    return _Source(network, seed)
+
+
+def _segdiff(
+    name: str, subject: Subject, shape: tuple[int, int], mode: str, device: str, source: _Source[SegDiff]
+) -> Contender:
+    config = segdiff_config(subject.manifest) if source.trained is None else source.trained.config
+    fast, few = name != "segdiff-published", DDIM_STEPS if name == "segdiff-ddim" else None
+    votes, steps = subject.votes(mode, segdiff=True), few or config.steps
+    with torch.device("meta"):
+        model = SegDiff(config).eval()
+        image, label = torch.zeros(1, config.image_channels, *shape), torch.zeros(1, config.label_channels, *shape)
+        features = torch.zeros(1, config.width, *shape)
+        encoding = _flop(lambda: model.encode(image))
+        step = _flop(lambda: model.denoise(label, torch.zeros(1), features))
+    encodings = 1 if fast else steps * votes
+
+    def make() -> SegDiffRunner:
+        variant: Literal["published", "fast"] = "fast" if fast else "published"
+        network = source.network(lambda: SegDiff(config))
+        return SegDiffRunner(network, votes, source.seed, device, variant=variant, few_steps=few)
+
+    cost = Cost(steps, votes, steps * votes, encodings, encodings * encoding + steps * votes * step)
+    precision = "bfloat16" if fast else "float32"
+    return Contender(name, _TITLES[name], precision, cost, source.trained is not None, make)
+
+
+def _baseline(name: str, subject: Subject, shape: tuple[int, int], device: str, source: _Source[Baseline]) -> Contender:
+    channels, labels = subject.manifest.network.image_channels, subject.manifest.network.label_channels
+
+    def fresh() -> Baseline:
+        return build_baseline(name, channels, labels)
+
+    with torch.device("meta"):
+        meta = fresh().eval() if source.trained is None else copy.deepcopy(source.trained).to("meta")
+        flop = _flop(lambda: meta(torch.zeros(1, channels, *shape)))
+    cost = Cost(0, 1, 1, 0, flop)
+
+    def make() -> BaselineRunner:
+        return BaselineRunner(source.network(fresh), device)
+
+    return Contender(name, _TITLES[name], "float32", cost, source.trained is not None, make)
+
+
+def _cdal(name: str, subject: Subject, shape: tuple[int, int], mode: str, device: str, seed: int) -> Contender:
+    manifest, network = subject.manifest, subject.manifest.network
+    sampling = manifest.sampling(subject.votes(mode, segdiff=False), seed)
+    steps, votes = sampling.schedule.steps, sampling.votes
+    with torch.device("meta"):
+        meta = Generator(network).eval()
+        image, label = torch.zeros(1, network.image_channels, *shape), torch.zeros(1, network.label_channels, *shape)
+        features, z = torch.zeros(1, network.width, *shape), torch.zeros(1, network.latent_size)
+        encoding = _flop(lambda: meta.encode(image))
+        step = _flop(lambda: meta.denoise(label, features, meta.steer(torch.zeros(1), z)))
+    encodings = steps * votes if name == PUBLISHED else 1
+
+    def make() -> Engine:
+        model = load_model(subject.reference)
+        if name == PUBLISHED:
+            return PublishedCdal(model.generator, sampling, device)
+        engine = "torch" if name == PLAIN else name.removeprefix(OWN)
+        return make_own_engine(engine, model, sampling, device)
+
+    cost = Cost(steps, votes, steps * votes, encodings, encodings * encoding + steps * votes * step)
+    title = _TITLES.get(name, f"cDAL, engine {name.removeprefix(OWN)}")
+    return Contender(name, title, "float32", cost, subject.trained, make)
+
+
+@torch.no_grad()
+def _flop(run: Callable[[], object]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops())

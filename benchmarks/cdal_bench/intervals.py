@@ -1,0 +1,51 @@
+"""Percentiles and ratios with confidence intervals, by the bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Interval", "percentile", "ratio_of_medians"]
+
+_RESAMPLES = 2000
+_CONFIDENCE = 95.0
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95 % confidence interval; both ends are the figure itself where there is a single sample."""
+
+    value: float
+    low: float
+    high: float
+
+    def scaled(self, factor: float) -> Interval:
+        """The same in another unit."""
+        return Interval(self.value * factor, self.low * factor, self.high * factor)
+
+
+def _resampled(samples: Sequence[float], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draws with replacement, [resample, sample]."""
+    values = np.asarray(samples, np.float64)
+    return values[rng.integers(len(values), size=(_RESAMPLES, len(values)))]
+
+
+def _interval(value: float, resampled: NDArray[np.float64]) -> Interval:
+    low, high = np.percentile(resampled, [(100 - _CONFIDENCE) / 2, (100 + _CONFIDENCE) / 2])
+    return Interval(float(value), float(low), float(high))
+
+
+def percentile(samples: Sequence[float], q: float) -> Interval:
+    """The q-th percentile of samples. The interval of a high one is honest only where there are many of them."""
+    rng = np.random.default_rng(0)
+    return _interval(float(np.percentile(samples, q)), np.percentile(_resampled(samples, rng), q, axis=1))
+
+
+def ratio_of_medians(slow: Sequence[float], fast: Sequence[float]) -> Interval:
+    """How many times the median of `slow` is that of `fast`; both sides are resampled independently."""
+    rng = np.random.default_rng(0)
+    above, below = (np.median(_resampled(samples, rng), axis=1) for samples in (slow, fast))
+    return _interval(float(np.median(slow) / np.median(fast)), above / below)

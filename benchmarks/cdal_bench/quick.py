@@ -1,0 +1,90 @@
+"""The regression guard: in a few minutes, the ratios that must hold on any machine, against stored ones.
+
+    python -m cdal_bench.quick            # compare; exit code 1 where a ratio fell
+    python -m cdal_bench.quick --write    # store the ratios of this machine
+
+Ratios only, never times: all contenders run interleaved in one process, so that a slow or busy machine changes both
+sides. The limits are wide, half of the stored ratio, so that only a real loss trips them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from cdal_bench.benchmark import Request, run_benchmark
+from cdal_bench.contenders import choose
+from cdal_bench.results import Result
+from cdal_sdk.errors import ReadError
+
+__all__ = ["SLACK", "losses", "measure", "quick_request", "read_ratios", "write_ratios"]
+
+SLACK = 0.5
+_STORED = Path(__file__).with_name("quick.json")
+
+
+def quick_request(model: str = "hippocampus") -> Request:
+    """What the guard runs: everybody on single images, nothing from file to file."""
+    return Request(
+        model=model,
+        contenders=choose(["segdiff-published", "segdiff-fast", "cdal-published"], ["auto"]),
+        cases=0,
+        repetitions=9,
+        warmup=1,
+        seconds=90.0,
+        cold=False,
+    )
+
+
+def measure(result: Result) -> dict[str, float]:
+    """Ratios by "slow/fast"."""
+    return {f"{ratio.slow}/{ratio.fast}": ratio.times.value for ratio in result.ratios}
+
+
+def losses(found: Mapping[str, float], stored: Mapping[str, float], slack: float = SLACK) -> list[str]:
+    """A sentence for each stored ratio that fell below its limit. An engine that is not installed here is no loss."""
+    return [
+        f"{pair}: {found[pair]:.3g} times, stored {expected:.3g}, limit {slack * expected:.3g}"
+        for pair, expected in stored.items()
+        if pair in found and found[pair] < slack * expected
+    ]
+
+
+def read_ratios(path: Path = _STORED) -> dict[str, float]:
+    """The stored ratios.
+
+    Raises:
+        ReadError: if they cannot be read.
+    """
+    try:
+        return {str(pair): float(value) for pair, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        raise ReadError(
+            "the stored ratios cannot be read", where=path, remedy="write them with python -m cdal_bench.quick --write"
+        ) from None
+
+
+def write_ratios(found: Mapping[str, float], path: Path = _STORED) -> None:
+    """Store ratios, rounded to three digits."""
+    text = json.dumps({pair: float(f"{value:.3g}") for pair, value in found.items()}, indent=2)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def run(arguments: list[str], tell: Callable[[str], object], request: Request | None = None) -> int:
+    """Measure, then store or compare; returns the exit code."""
+    found = measure(run_benchmark(request or quick_request()))
+    if "--write" in arguments:
+        write_ratios(found)
+        return 0
+    for pair, value in found.items():
+        tell(f"{pair}: {value:.3g}\n")
+    lost = losses(found, read_ratios())
+    for sentence in lost:
+        tell(f"slower than it was: {sentence}\n")
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:], sys.stdout.write))

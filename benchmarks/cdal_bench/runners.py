@@ -1,0 +1,195 @@
+"""What can be timed: every contender behind the engines' protocol, and in parts where the whole takes too long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cdal_bench.baselines import Baseline
+from cdal_bench.segdiff import SegDiff, ddim_steps
+from cdal_bench.segdiff.sampler import ancestral_step, ddim, predictor, sample, vote_noise
+from cdal_sdk.diffusion import Sampling, vote_statistics
+from cdal_sdk.diffusion import sample as sample_cdal
+from cdal_sdk.engines import Engine, VoteMaps
+from cdal_sdk.network import Generator
+
+__all__ = ["BaselineRunner", "Part", "PublishedCdal", "Runner", "SegDiffRunner"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of an inference.
+
+    Attributes:
+        name: what it is.
+        run: does it once.
+        times: how often the whole inference does it.
+    """
+
+    name: str
+    run: Callable[[], object]
+    times: int
+
+
+class Runner(Engine, Protocol):
+    """An engine that can also be taken apart. The times of its parts, each as often as it says, are the whole."""
+
+    def parts(self, images: NDArray[np.float32]) -> tuple[Part, ...]:
+        """The inference of some images in parts."""
+        ...
+
+
+def _maps(votes: Tensor) -> VoteMaps:
+    mean, spread = vote_statistics(votes.float())
+    return VoteMaps(mean.cpu().numpy(), spread.cpu().numpy())
+
+
+class SegDiffRunner:
+    """SegDiff, as published or faster.
+
+    Args:
+        model: in eval mode; taken over.
+        votes: instances.
+        seed: of all noise.
+        device: "cpu" or "cuda".
+        variant: "published" is float32 as PyTorch runs it, votes one after the other, the encoder at every step;
+            "hoisted" has the encoder once an image; "fast" computes in bfloat16, channels last, and on CUDA compiled
+            with the votes as one batch, besides.
+        few_steps: number of DDIM steps instead of all the ancestral ones.
+    """
+
+    name = "segdiff"
+
+    def __init__(
+        self,
+        model: SegDiff,
+        votes: int,
+        seed: int,
+        device: str,
+        *,
+        variant: Literal["published", "hoisted", "fast"],
+        few_steps: int | None = None,
+    ) -> None:
+        self.device, self.votes, self.seed = device, votes, seed
+        self.few_steps, self.steps = few_steps, few_steps or model.config.steps
+        self._hoist, self._fast = variant != "published", variant == "fast"
+        self._at_once = votes if self._fast and device == "cuda" else 1
+        self._model = model.to(device)
+        if self._fast:
+            self._model = self._model.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if device == "cuda":
+                self._model.denoise = torch.compile(self._model.denoise)  # type: ignore[method-assign]
+
+    @torch.inference_mode()
+    def run(self, images: NDArray[np.float32]) -> VoteMaps:
+        """See `Engine.run`."""
+        votes = sample(
+            self._model,
+            self._image(images),
+            votes=self.votes,
+            seed=self.seed,
+            few_steps=self.few_steps,
+            hoist_encoder=self._hoist,
+            votes_at_once=self._at_once,
+        )
+        return _maps(votes)
+
+    def parts(self, images: NDArray[np.float32]) -> tuple[Part, ...]:
+        """One encoding, and one step of as many votes as go at once; as published, every step encodes."""
+        model, steps = self._model, self.steps
+        image = self._image(images)
+        x = vote_noise(self.seed, 0, (model.config.label_channels, *image.shape[2:]))().to(self.device)
+        x = x.expand(self._at_once * len(image), *x.shape[1:])
+        repeated = image.repeat(self._at_once, 1, 1, 1)
+        with torch.inference_mode():
+            condition = model.encode(image).repeat(self._at_once, 1, 1, 1) if self._hoist else None
+        predict = predictor(model, repeated, condition)
+
+        def step() -> Tensor:
+            if self.few_steps is not None:
+                return ddim(predict, x, model.schedule, ddim_steps(model.config.steps, self.few_steps)[:1])
+            return ancestral_step(predict, x, model.config.steps - 1, model.schedule, lambda: torch.randn_like(x))
+
+        part = Part("step", self._finished(step), steps * -(-self.votes // self._at_once))
+        return (Part("encoder", self._finished(lambda: model.encode(image)), 1), part) if self._hoist else (part,)
+
+    def _image(self, images: NDArray[np.float32]) -> Tensor:
+        image = torch.from_numpy(images).to(self.device)
+        return image.bfloat16().contiguous(memory_format=torch.channels_last) if self._fast else image
+
+    def _finished(self, run: Callable[[], object]) -> Callable[[], object]:
+        """Without gradients, and finished when it returns."""
+
+        def finished() -> None:
+            with torch.inference_mode():
+                run()
+            if self.device == "cuda":
+                torch.cuda.synchronize()
+
+        return finished
+
+
+class PublishedCdal:
+    """cDAL as the published code runs it: eager, float32, votes one after the other, the encoder at every step."""
+
+    name = "cdal-published"
+
+    def __init__(self, generator: Generator, sampling: Sampling, device: str) -> None:
+        self.device = device
+        self._generator, self._sampling = generator.to(device), sampling
+        self._noise = sampling.noise()
+
+    @torch.inference_mode()
+    def run(self, images: NDArray[np.float32]) -> VoteMaps:
+        """See `Engine.run`."""
+        image = torch.from_numpy(images).to(self.device)
+        return _maps(torch.stack([self._vote(image, vote) for vote in range(self._sampling.votes)]))
+
+    def parts(self, images: NDArray[np.float32]) -> tuple[Part, ...]:
+        """One vote."""
+        image = torch.from_numpy(images).to(self.device)
+
+        @torch.inference_mode()
+        def vote() -> None:
+            self._vote(image, 0)
+            if self.device == "cuda":
+                torch.cuda.synchronize()
+
+        return (Part("vote", vote, self._sampling.votes),)
+
+    def _vote(self, image: Tensor, vote: int) -> Tensor:
+        height, width = image.shape[2:]
+
+        def seen(canvas: Tensor) -> Tensor:
+            """One vote's noise for every image, [..., vote, label, H, W] to [..., n, label, h, w]."""
+            chosen = canvas[..., vote : vote + 1, :, :height, :width].to(self.device)
+            return chosen.expand(*canvas.shape[:-4], len(image), *chosen.shape[-3:])
+
+        def denoise(x: Tensor, step: int) -> Tensor:
+            z = self._noise.z[step, vote][None].to(self.device).expand(len(image), -1)
+            label: Tensor = self._generator(x, torch.full((len(image),), step, device=self.device), image, z)
+            return label
+
+        noise, posterior = self._noise, self._noise.posterior
+        mine = type(noise)(seen(noise.x_T), noise.z, None if posterior is None else seen(posterior))
+        return sample_cdal(denoise, mine, self._sampling.schedule)
+
+
+class BaselineRunner:
+    """A supervised baseline: one evaluation, float32 eager."""
+
+    def __init__(self, model: Baseline, device: str) -> None:
+        self.name: str = model.name
+        self.device = device
+        self._model = model.to(device)
+
+    @torch.inference_mode()
+    def run(self, images: NDArray[np.float32]) -> VoteMaps:
+        """See `Engine.run`."""
+        return _maps(self._model.label(torch.from_numpy(images).to(self.device))[None])

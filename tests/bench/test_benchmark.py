@@ -1,0 +1,197 @@
+"""The whole benchmark on a tiny model: what it measures, tells and draws."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cdal_bench.benchmark import Request, run_benchmark
+from cdal_bench.configurations import PAPER, Subject, load_subject, segdiff_config
+from cdal_bench.contenders import choose, prepare_contender
+from cdal_bench.plots import draw_plots
+from cdal_bench.probe import Probe, probe
+from cdal_bench.report import duration, report_markdown, times
+from cdal_bench.results import Result, read_result, write_result
+from cdal_bench.segdiff import SegDiffConfig
+from cdal_sdk.errors import EngineError, ReadError, UsageError
+
+
+@pytest.fixture(scope="module")
+def result(model: Path, task: Path, checkpoints: dict[str, Path]) -> Result:
+    request = Request(
+        model=str(model),
+        contenders=choose(["segdiff", "cdal-published", "unet"], ["torch", "torchscript"]),
+        batches=(1, 2),
+        data=task,
+        cases=2,
+        repetitions=2,
+        warmup=0,
+        cold=False,
+        weights=checkpoints,
+    )
+    return run_benchmark(request)
+
+
+def test_every_contender_has_a_row_with_its_cost(result):
+    cost = {row.name: (row.steps, row.votes, row.evaluations, row.encoder_evaluations) for row in result.rows}
+    assert cost == {
+        "segdiff-published": (100, 2, 200, 200),
+        "segdiff-fast": (100, 2, 200, 1),
+        "segdiff-ddim": (10, 2, 20, 1),
+        "cdal-published": (2, 2, 4, 4),
+        "cdal-plain": (2, 2, 4, 1),
+        "cdal-torchscript": (2, 2, 4, 1),
+        "unet": (0, 1, 1, 0),
+    }
+    gflop = {row.name: row.gflop for row in result.rows}
+    assert gflop["segdiff-published"] > gflop["segdiff-fast"] > 9 * gflop["segdiff-ddim"]
+    assert gflop["cdal-published"] > gflop["cdal-plain"] == gflop["cdal-torchscript"] > 0
+    assert all(len(row.network.samples_ms) == 2 and min(row.network.samples_ms) > 0 for row in result.rows)
+    assert all(row.roofline is not None and 0 < row.roofline < 1.5 for row in result.rows)
+
+
+def test_what_was_not_run_whole_says_so_and_has_no_dice(result):
+    for row in result.rows:
+        extrapolated = row.name.startswith("segdiff") or row.name == "cdal-published"
+        assert (row.extrapolated is not None) == extrapolated
+        assert bool(row.dice) == (not extrapolated)
+        assert [entry.batch for entry in row.throughput] == ([1] if extrapolated else [1, 2])
+        assert row.stages_ms.keys() == {"read", "prepare", "engine", "restore", "write"}
+        assert row.stages_ms["engine"] > 0
+        assert row.case_ms is not None
+        assert row.case_ms.value > row.stages_ms["engine"]
+    page = report_markdown(result)
+    (line,) = (line for line in page.splitlines() if line.startswith("| SegDiff as published |") and "200 (100" in line)
+    assert "*extrapolated*" in line
+    assert "200 x step, each measured once a round" in page
+
+
+def test_dice_is_the_one_of_the_trainers_evaluation(result):
+    engines = [row for row in result.rows if row.name in ("cdal-plain", "cdal-torchscript")]
+    assert engines[0].dice == pytest.approx(engines[1].dice, abs=1e-3)
+    assert engines[0].dice.keys() == {"Anterior", "Posterior"}
+
+
+def test_ratios_are_of_ours_against_the_others(result):
+    pairs = {(ratio.slow, ratio.fast) for ratio in result.ratios}
+    others = {"segdiff-published", "segdiff-fast", "segdiff-ddim", "cdal-published", "unet"}
+    assert pairs == {(o, e) for o in others for e in ("cdal-plain", "cdal-torchscript")} | {
+        ("cdal-plain", "cdal-torchscript")
+    }
+    for ratio in result.ratios:
+        slow, fast = result.row(ratio.slow), result.row(ratio.fast)
+        assert ratio.times.value == pytest.approx(slow.network.p50.value / fast.network.p50.value)
+        assert ratio.arithmetic == pytest.approx(slow.gflop / fast.gflop)
+
+
+def test_the_json_comes_back_and_tells_nothing_of_this_machine_but_its_kind(result, tmp_path, model, task):
+    write_result(result, tmp_path / "result.json")
+    text = (tmp_path / "result.json").read_text()
+    again = read_result(tmp_path / "result.json")
+    assert [row.name for row in again.rows] == [row.name for row in result.rows]
+    assert again.rows[0].network.p50.value == pytest.approx(result.rows[0].network.p50.value, rel=1e-4)
+    write_result(again, tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_text() == text
+    for private in (str(model.parent), str(task.parent), str(tmp_path), str(Path.home())):
+        assert private not in text
+    assert f'"{platform.node()}"' not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.update(schema=2), "schema 2"),
+        (lambda data: data.pop("machine"), "no result"),
+        (lambda data: data["rows"][0].update(colour="red"), "no result"),
+    ],
+)
+def test_another_json_is_refused(result, tmp_path, change, message):
+    path = tmp_path / "result.json"
+    write_result(result, path)
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    with pytest.raises(ReadError, match=message):
+        read_result(path)
+
+
+def test_pictures_are_drawn_of_what_there_is(result, tmp_path):
+    assert set(draw_plots(result, tmp_path).values()) == {"latency.png", "dice.png", "stages.png", "throughput.png"}
+    assert all((tmp_path / name).stat().st_size > 5000 for name in draw_plots(result, tmp_path).values())
+    bare = replace(result, rows=tuple(replace(row, dice={}, stages_ms={}, throughput=()) for row in result.rows))
+    assert set(draw_plots(bare, tmp_path / "bare").values()) == {"latency.png"}
+
+
+def test_an_engine_that_cannot_be_made_is_told_and_the_others_go_on(model, monkeypatch):
+    def unavailable(*arguments):
+        raise EngineError("there is no such runtime", remedy="install it")
+
+    monkeypatch.setattr("cdal_bench.contenders.make_own_engine", unavailable)
+    request = Request(str(model), choose(["unet"], ["torchscript"]), cases=0, repetitions=1, warmup=0, cold=False)
+    found = run_benchmark(request)
+    assert found.unavailable == {"cdal-torchscript": "there is no such runtime; install it"}
+    assert [row.name for row in found.rows] == ["unet"]
+    assert "there is no such runtime" in report_markdown(found)
+
+
+@pytest.mark.parametrize(
+    ("against", "engines", "message"), [(["segdif"], [], "no contender 'segdif'"), ([], ["onnyx"], "no engine 'onnyx'")]
+)
+def test_unknown_names_are_refused(against, engines, message):
+    with pytest.raises(UsageError, match=message):
+        choose(against, engines)
+
+
+def test_a_fresh_process_tells_its_start(model):
+    found = probe(Probe("cdal-plain", str(model), "", "equal", "cpu", 0, full=False))
+    assert found is not None
+    assert found.cold_s is not None
+    assert 0 < found.build_s < found.cold_s
+    assert found.peak_mb > 50
+    assert probe(Probe("cdal-plain", str(model / "missing"), "", "equal", "cpu", 0, full=False)) is None
+
+
+def test_the_paper_s_configurations():
+    for name, manifest in PAPER.items():
+        assert manifest.name == f"paper:{name}"
+        assert set(manifest.plan.canvas) == {manifest.network.image_size}
+    assert segdiff_config(PAPER["monuseg"]) == SegDiffConfig()
+    with pytest.raises(UsageError, match="paper:monuseg"):
+        load_subject("paper:brain", Path())
+
+
+def test_the_arithmetic_of_the_monuseg_configuration():
+    """What the steps alone are worth: 350 times against SegDiff as published, 107 against SegDiff made fast."""
+    subject = Subject("", PAPER["monuseg"], trained=False)
+    flop = {
+        name: prepare_contender(name, subject, (256, 256)).cost.flop
+        for name in ("segdiff-published", "segdiff-fast", "cdal-plain")
+    }
+    assert flop["segdiff-published"] / flop["cdal-plain"] == pytest.approx(351, rel=0.01)
+    assert flop["segdiff-fast"] / flop["cdal-plain"] == pytest.approx(106.5, rel=0.01)
+
+
+def test_votes_as_published():
+    subject = Subject("", PAPER["cxr"], trained=False)
+    votes = {
+        name: prepare_contender(name, subject, (32, 32), mode="published").cost.votes
+        for name in ("segdiff-ddim", "cdal-plain", "unet")
+    }
+    assert votes == {"segdiff-ddim": 9, "cdal-plain": 30, "unet": 1}
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [(0.1234, "0.123 ms"), (999, "999 ms"), (1500, "1.5 s"), (600_000, "10 min"), (2e7, "5.56 h")],
+)
+def test_durations(milliseconds, text):
+    assert duration(milliseconds) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(1.234, "1.2x"), (106.5, "110x"), (351.4, "350x"), (1234.0, "1,200x")])
+def test_ratios_carry_two_digits(value, text):
+    assert times(value) == text

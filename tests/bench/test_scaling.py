@@ -1,0 +1,65 @@
+"""The scaling study: its fits, and that it asks for what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cdal_bench import scaling
+from cdal_bench.benchmark import Request
+from cdal_bench.contenders import choose
+from cdal_bench.memory import peak_mb, resident_mb
+from cdal_bench.plots import draw_plots
+from cdal_bench.report import report_markdown
+from tests.bench.test_publish import RESULT
+
+
+def test_a_line_and_a_power_law_are_found():
+    line = scaling.fit("votes", "milliseconds", [1, 2, 4, 8], [15, 25, 45, 85])
+    assert (line.slope, line.intercept) == (pytest.approx(10), pytest.approx(5))
+    square = scaling.fit("side", "milliseconds", [8, 16, 32], [2 * 64, 2 * 256, 2 * 1024])
+    assert square.exponent == pytest.approx(2)
+    assert scaling.fit("cases", "megabytes", [1, 2], [5, 5]).exponent is None
+
+
+@pytest.mark.skipif(resident_mb() is None, reason="this system does not tell memory")
+def test_memory_is_seen():
+    size = 200
+    held = peak_mb(lambda: np.ones(size * 1_000_000 // 8).sum(), "cpu")
+    if held is None:
+        pytest.skip("this system does not forget a peak")
+    assert held - resident_mb() > 0.8 * size
+    kept = torch.ones(size * 1_000_000 // 4)
+    assert resident_mb() > 0.8 * size
+    del kept
+
+
+def test_every_axis_is_studied(model: Path, task: Path, monkeypatch, tmp_path):
+    monkeypatch.setattr(scaling, "_CASES", 3)
+    monkeypatch.setattr(scaling, "_RUNS", 1)
+    seen: list[tuple[int, ...]] = []
+    cost = scaling._cost
+
+    def spied(engine, images):
+        seen.append((images.shape[0], images.shape[2], engine._sampler.x_T.shape[0], engine._sampler.schedule.steps))
+        return cost(engine, images)
+
+    monkeypatch.setattr(scaling, "_cost", spied)
+    series = scaling.study_scaling(Request(str(model), choose([], ["torch"]), data=task))
+    assert [(s.axis, s.x) for s in series if s.cost == "milliseconds"] == [
+        ("side", (16, 32, 48, 64)),
+        ("batch", (1, 2, 4, 8)),
+        ("votes", (1, 2, 4, 8)),
+        ("steps", (1, 2, 4, 8)),
+        ("cases", (1, 2, 3)),
+    ]
+    batch, side, votes, steps = (sorted({entry[i] for entry in seen}) for i in range(4))
+    assert (batch, votes, steps) == ([1, 2, 4, 8],) * 3
+    assert side == [16, 32, 48, 64]
+    assert all(min(s.y) > 0 for s in series)
+    result = RESULT.__class__(**{**RESULT.__dict__, "scaling": series})
+    assert len(draw_plots(result, tmp_path)) == 6
+    assert "votes^" in report_markdown(result)

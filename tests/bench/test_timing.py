@@ -1,0 +1,75 @@
+"""Rounds, parts and statistics, with a clock that the test turns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cdal_bench.intervals import percentile, ratio_of_medians
+from cdal_bench.runners import Part
+from cdal_bench.timing import Task, interleave
+
+
+class Clock:
+    """Seconds that pass only where a part says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.log: list[str] = []
+
+    def part(self, name: str, seconds: float, times: int = 1) -> Part:
+        def run() -> None:
+            self.now += seconds
+            self.log.append(name)
+
+        return Part(name, run, times)
+
+
+def test_parts_count_as_often_as_they_are_repeated():
+    clock = Clock()
+    job = Task((clock.part("encoder", 2.0), clock.part("step", 0.5, times=100)), "extrapolated")
+    samples = interleave({"a": job}, repetitions=3, warmup=0, clock=lambda: clock.now)
+    assert samples == {"a": (52_000.0,) * 3}
+
+
+def test_rounds_are_interleaved_in_changing_order_after_the_warm_up():
+    clock = Clock()
+    jobs = {name: Task((clock.part(name, 1.0),), None) for name in "abc"}
+    samples = interleave(jobs, repetitions=12, warmup=2, clock=lambda: clock.now)
+    assert clock.log[:6] == ["a", "a", "b", "b", "c", "c"]
+    rounds = [tuple(clock.log[i : i + 3]) for i in range(6, len(clock.log), 3)]
+    assert len(rounds) == 12
+    assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
+    assert len(set(rounds)) > 1
+    assert {len(values) for values in samples.values()} == {12}
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(0.0, 1), (10.0, 4), (1e9, 9)])
+def test_no_round_begins_after_the_time_is_up_but_one_is_always_measured(seconds, rounds):
+    clock = Clock()
+    job = {"a": Task((clock.part("a", 3.0),), None)}
+    assert len(interleave(job, repetitions=9, warmup=0, seconds=seconds, clock=lambda: clock.now)["a"]) == rounds
+
+
+def test_percentiles_lie_in_their_intervals():
+    samples = np.random.default_rng(0).normal(100, 10, 400)
+    for q, expected in ((50, 100), (95, 116.4)):
+        found = percentile(samples, q)
+        assert found.value == np.percentile(samples, q)
+        assert found.low < expected < found.high
+        assert found.low < found.value < found.high
+    assert percentile(samples[:20], 50).high - percentile(samples[:20], 50).low > 2 * (
+        percentile(samples, 50).high - percentile(samples, 50).low
+    )
+
+
+def test_one_sample_has_no_width():
+    found = percentile([5.0], 95)
+    assert (found.value, found.low, found.high) == (5.0, 5.0, 5.0)
+
+
+def test_a_ratio_covers_the_truth():
+    rng = np.random.default_rng(2)
+    found = ratio_of_medians(rng.normal(500, 20, 50), rng.normal(10, 1, 50))
+    assert found.low < 50 < found.high
+    assert found.high - found.low < 10

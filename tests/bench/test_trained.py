@@ -1,0 +1,28 @@
+"""Networks of trained baselines, as the benchmark takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cdal_bench.baselines import Baseline
+from cdal_bench.configurations import Subject
+from cdal_bench.contenders import prepare_contender
+from cdal_bench.segdiff import SegDiff
+from cdal_bench.trained import trained_network
+from cdal_sdk.errors import ModelError
+from tests.tiny_model import VOLUME
+
+
+@pytest.mark.parametrize(("name", "kind"), [("segdiff", SegDiff), ("unet", Baseline)])
+def test_a_trained_one_is_loaded(name, kind, checkpoints: dict[str, Path]):
+    network = trained_network(checkpoints[name])
+    assert isinstance(network, kind)
+    assert not network.training
+
+
+def test_weights_of_another_baseline_are_refused(checkpoints: dict[str, Path]):
+    subject = Subject("", VOLUME, trained=False)
+    with pytest.raises(ModelError, match="another baseline"):
+        prepare_contender("unet", subject, (16, 16), weights=checkpoints["segdiff"])

@@ -1,0 +1,90 @@
+"""The baselines train by the same command on the same split, and are scored by the same one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cdal_sdk.bundle import load_model
+from cdal_sdk.errors import ModelError
+from cdal_trainer.evaluate import choose_cases, evaluate, load_trained
+from cdal_trainer.method import make_method, method_names
+from cdal_trainer.recipe import Recipe, load_recipe
+from cdal_trainer.training import Hardware, train
+
+HARDWARE = Hardware(accelerator="cpu", precision="32-true", workers=0)
+METHODS = ("resunet", "segdiff", "unet", "unetplusplus")
+
+
+@pytest.fixture
+def discs(tmp_path: Path) -> Path:
+    """Four pictures of a bright disc, and masks of it."""
+    rows, columns = np.mgrid[:32, :32]
+    for part in ("images", "masks"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    for number in range(4):
+        disc = (rows - 12 - number) ** 2 + (columns - 16) ** 2 < 70
+        for part, inside, outside in (("images", 200, 40), ("masks", 255, 0)):
+            picture = Image.fromarray(np.where(disc, inside, outside).astype(np.uint8))
+            picture.save(tmp_path / "data" / part / f"{number}.png")
+    return tmp_path / "data"
+
+
+def tiny(method: str, steps: int) -> Recipe:
+    """The chest X-ray recipe without augmentation, small enough for a test."""
+    recipe = load_recipe("chest-xray")
+    network = replace(recipe.network, image_size=32, width=8, multipliers=(1, 2), encoder_blocks=1)
+    return replace(
+        recipe,
+        method=method,
+        network=replace(network, attention_resolutions=()),
+        plan=replace(recipe.plan, canvas=(32, 32), divisor=4),
+        diffusion=replace(recipe.diffusion, votes=1),
+        data=replace(recipe.data, cases="*", folds=4, crop=(32, 32), validation_cases=1),
+        attention=replace(recipe.attention, scale=16),
+        discriminator=replace(recipe.discriminator, width=4, time_width=8),
+        augmentation=type(recipe.augmentation)(),
+        optimisation=replace(recipe.optimisation, steps=steps, batch=3, warmup=0, ema=0.5, validate_every=steps),
+    )
+
+
+def test_all_are_installed():
+    assert set(method_names()) == {"cdal", *METHODS}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_baseline_trains_and_is_scored(discs, tmp_path, method):
+    best = train(tiny(method, steps=2), discs, tmp_path / "run", hardware=HARDWARE)
+    trained = load_trained(best)
+    assert trained.method == method
+    assert trained.engine.name == method
+    evaluation = evaluate(trained, choose_cases(discs, split=str(tmp_path / "run/split.json"))[0])
+    assert evaluation.method == method
+    assert len(evaluation.cases) == 1
+
+
+def test_a_supervised_baseline_learns(discs, tmp_path):
+    best = train(tiny("unet", steps=30), discs, tmp_path / "run", hardware=HARDWARE)
+    evaluation = evaluate(load_trained(best), choose_cases(discs)[0])
+    assert evaluation.summary["Lungs"]["dice"].mean > 0.9
+
+
+def test_a_baseline_is_no_model_to_deploy(discs, tmp_path):
+    best = train(tiny("unet", steps=1), discs, tmp_path / "run", hardware=HARDWARE)
+    with pytest.raises(ModelError, match=r"baseline 'unet'; score it with cdal evaluate"):
+        load_model(best)
+
+
+def test_votes_of_segdiff_spread_and_those_of_a_unet_do_not():
+    images = np.zeros((1, 1, 32, 32), np.float32)
+    for method, spreads in (("unet", False), ("segdiff", True)):
+        chosen = make_method(tiny(method, steps=1))
+        torch.manual_seed(0)
+        maps = chosen.engine(chosen.networks()["generator"].eval(), 2, 0, "cpu").run(images)
+        assert maps.mean.shape == (1, 1, 32, 32)
+        assert bool(maps.spread.max() > 0) == spreads

@@ -1,0 +1,175 @@
+"""Labelled cases as users have them on disk: a Decathlon folder, or a folder of images beside one of masks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from cdal_sdk.errors import TrainingError
+
+__all__ = ["LabelledCase", "decathlon_cases", "labelled_cases", "paired_cases", "split_folds"]
+
+_SUFFIXES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_MASK_ENDINGS = ("", "_mask", "_label", "_seg")  # of a mask's name after its image's
+
+
+@dataclass(frozen=True)
+class LabelledCase:
+    """An image with its label map, both on disk."""
+
+    name: str
+    image: Path
+    label: Path
+
+
+def labelled_cases(folder: Path, pattern: str = "*") -> list[LabelledCase]:
+    """The labelled cases of a data folder, in a stable order.
+
+    Args:
+        folder: either holds a `dataset.json` in the form of the Medical Segmentation Decathlon, or the folders
+            `images` and `masks`, whose files share their names (a mask's may end in _mask, _label or _seg).
+        pattern: shell pattern that a case's name must match.
+
+    Raises:
+        TrainingError: if nothing usable is there, naming the file that is missing or wrong.
+    """
+    if not folder.is_dir():
+        raise TrainingError("there is no such folder", where=folder, remedy="check --data")
+    cases = decathlon_cases(folder) if (folder / "dataset.json").exists() else paired_cases(folder)
+    chosen = [case for case in cases if fnmatchcase(case.name, pattern)]
+    if not chosen:
+        raise TrainingError(
+            f"none of its {len(cases)} cases is named like '{pattern}'", where=folder, remedy="correct the pattern"
+        )
+    return chosen
+
+
+def decathlon_cases(folder: Path) -> list[LabelledCase]:
+    """The labelled cases that a Decathlon folder's `dataset.json` lists, in its order.
+
+    Raises:
+        TrainingError: if it is missing or unusable, or a file that it names does not exist.
+    """
+    index = folder / "dataset.json"
+    remedy = "give a folder in the form of the Medical Segmentation Decathlon"
+    try:
+        entries = json.loads(index.read_text(encoding="utf-8"))["training"]
+        cases = [
+            LabelledCase(_stem(Path(entry["image"])), folder / entry["image"], folder / entry["label"])
+            for entry in entries
+        ]
+    except OSError as error:
+        raise TrainingError(f"the index cannot be read ({error.strerror})", where=index, remedy=remedy) from None
+    except (ValueError, KeyError, TypeError):
+        raise TrainingError("this lists no 'training' images and labels", where=index, remedy=remedy) from None
+    for case in cases:
+        for path in (case.image, case.label):
+            if not path.is_file():
+                raise TrainingError("the index names this file, but it does not exist", where=path, remedy="restore it")
+    if not cases:
+        raise TrainingError("the index lists no cases", where=index, remedy=remedy)
+    _refuse_twins(cases, index)
+    return cases
+
+
+def paired_cases(folder: Path) -> list[LabelledCase]:
+    """The cases of a folder with `images` and `masks`, by name.
+
+    Raises:
+        TrainingError: if either is missing, an image has no mask, or a name occurs twice.
+    """
+    remedy = "give a folder with dataset.json (Decathlon), or with the folders 'images' and 'masks'"
+    for part in (folder / "images", folder / "masks"):
+        if not part.is_dir():
+            raise TrainingError("there is no such folder", where=part, remedy=remedy)
+    masks: dict[str, list[Path]] = {}
+    for path in _data_files(folder / "masks"):
+        masks.setdefault(_stem(path), []).append(path)
+    cases = []
+    for image in _data_files(folder / "images"):
+        name = _stem(image)
+        found = [mask for ending in _MASK_ENDINGS for mask in masks.get(name + ending, [])]
+        if not found:
+            raise TrainingError(
+                "this image has no mask", where=image, remedy=f"add one named like it to {folder / 'masks'}, or move it"
+            )
+        if len(found) > 1:
+            raise TrainingError(
+                f"this image has {len(found)} masks, '{found[0].name}' and '{found[1].name}'",
+                where=image,
+                remedy="keep one of them",
+            )
+        cases.append(LabelledCase(name, image, found[0]))
+    if not cases:
+        raise TrainingError(
+            "this folder holds no images", where=folder / "images", remedy="add NIfTI, PNG, JPEG or TIFF files"
+        )
+    _refuse_twins(cases, folder / "images")
+    return cases
+
+
+def split_folds(names: list[str], folds: int, fold: int, patient: str = "") -> tuple[list[str], list[str]]:
+    """Training and validation names of one fold.
+
+    Patients are dealt to folds in the order of a hash of their names: stable under reordering, independent of anything
+    that an acquisition order may hide, and never on both sides.
+
+    Args:
+        names: of all cases.
+        folds: number of parts.
+        fold: the one that is held out, from 0.
+        patient: regular expression that finds the patient in a case's name, such as "^.{12}"; where it is empty, each
+            case is a patient.
+
+    Raises:
+        TrainingError: if the fold does not exist or would leave either side empty, or the expression is none or finds
+            no patient in a name.
+    """
+    if folds < 2:
+        raise TrainingError(f"data.folds is {folds}", remedy="give at least 2")
+    if not 0 <= fold < folds:
+        raise TrainingError(f"there is no fold {fold} of {folds}", remedy=f"choose 0 to {folds - 1}")
+    owner = {name: _patient(name, patient) for name in names}
+    dealt = sorted(set(owner.values()), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    held_out = set(dealt[fold::folds])
+    if not held_out or len(held_out) == len(dealt):
+        raise TrainingError(
+            f"fold {fold} of {folds} over {len(dealt)} case(s) leaves one side empty", remedy="use other data.folds"
+        )
+    return [n for n in names if owner[n] not in held_out], [n for n in names if owner[n] in held_out]
+
+
+def _patient(name: str, expression: str) -> str:
+    if not expression:
+        return name
+    try:
+        found = re.search(expression, name)
+    except re.error as error:
+        raise TrainingError(
+            f"'{expression}' is no regular expression ({error})", remedy="correct data.patient"
+        ) from None
+    if found is None:
+        raise TrainingError(
+            f"'{expression}' finds no patient in the name '{name}'",
+            remedy="correct data.patient, or name the case alike",
+        )
+    return found.group()
+
+
+def _stem(path: Path) -> str:
+    suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), path.suffix)
+    return path.name[: len(path.name) - len(suffix)]
+
+
+def _data_files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(_SUFFIXES) and not p.name.startswith("."))
+
+
+def _refuse_twins(cases: list[LabelledCase], where: Path) -> None:
+    if twice := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
+        raise TrainingError(f"there are two cases named '{twice[0]}'", where=where, remedy="rename one of them")

@@ -1,0 +1,226 @@
+"""`cdal evaluate` as a function: a model's masks against labelled cases, on the grid of their files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cdal_sdk.bundle import Manifest, load_checkpoint, read_manifest
+from cdal_sdk.bundle.manifest import manifest_from_data
+from cdal_sdk.bundle.strict import convert_strictly
+from cdal_sdk.engines import Device, Engine, pick_device
+from cdal_sdk.errors import ModelError, TrainingError, UsageError
+from cdal_sdk.masks import decide
+from cdal_sdk.segmenter import Segmenter
+from cdal_sdk.slicing import prepare
+from cdal_sdk.study import Study
+from cdal_trainer.cases import LabelledCase, labelled_cases, split_folds
+from cdal_trainer.evaluation import CaseScore, Evaluation
+from cdal_trainer.method import make_method
+from cdal_trainer.metrics import score_mask
+from cdal_trainer.pictures import Panel
+from cdal_trainer.prepared import read_image_of, read_label
+from cdal_trainer.recipe import Recipe, load_recipe
+
+__all__ = ["Trained", "choose_cases", "evaluate", "load_trained", "patient_pattern"]
+
+_BASELINE_BATCH = 4
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Something trained that segments: a model of ours, or a baseline's checkpoint.
+
+    Attributes:
+        manifest: labels, preprocessing and decision.
+        method: "cdal", or the baseline's name.
+        engine: runs it.
+        votes: instances that are averaged.
+        seed: of all noise.
+        evaluations: of the network, for one image.
+        batch: 2-D images at once.
+    """
+
+    manifest: Manifest
+    method: str
+    engine: Engine
+    votes: int
+    seed: int
+    evaluations: int
+    batch: int
+
+
+def load_trained(
+    reference: str | Path,
+    *,
+    engine: str = "auto",
+    device: Device = "auto",
+    votes: int | None = None,
+    seed: int | None = None,
+) -> Trained:
+    """Load a bundled name, a model folder, or a checkpoint of any method.
+
+    Raises:
+        ModelError: if it does not exist or is damaged.
+    """
+    content = load_checkpoint(Path(reference)) if Path(reference).is_file() else {}
+    if content.get("method", "cdal") == "cdal":
+        segmenter = Segmenter(reference, engine=engine, device=device, votes=votes, seed=seed)
+        evaluations = len(segmenter.manifest.betas) * segmenter.votes
+        return Trained(
+            segmenter.manifest,
+            "cdal",
+            segmenter.engine,
+            segmenter.votes,
+            segmenter.seed,
+            evaluations,
+            segmenter.batch_size,
+        )
+    return _load_baseline(content, Path(reference), engine, device, votes, seed)
+
+
+def _load_baseline(
+    content: dict[str, Any], path: Path, engine: str, device: Device, votes: int | None, seed: int | None
+) -> Trained:
+    manifest = manifest_from_data(content["manifest"], path)
+    try:
+        recipe = convert_strictly(content["recipe"], Recipe)
+    except (KeyError, msgspec.ValidationError) as error:
+        raise ModelError(
+            f"its recipe does not fit this version ({error})", where=path, remedy="train it again"
+        ) from None
+    method = make_method(recipe)
+    if engine != "auto":
+        raise UsageError(f"a baseline runs on no engine '{engine}'", where=path, remedy="leave --engine out")
+    if not method.voting and (votes, seed) != (None, None):
+        raise UsageError(f"the baseline '{recipe.method}' has no votes", where=path, remedy="leave them and --seed out")
+    network = method.networks()[next(iter(method.rates))]
+    try:
+        network.load_state_dict(content["generator"])
+    except RuntimeError as error:
+        raise ModelError(
+            f"its weights do not fit the baseline '{recipe.method}'", where=path, remedy="train it again"
+        ) from error
+    count = (manifest.votes if votes is None else votes) if method.voting else 1
+    start = manifest.seed if seed is None else seed
+    runner = method.engine(network.eval().requires_grad_(False), count, start, pick_device(device))
+    return Trained(manifest, recipe.method, runner, count, start, count * method.evaluations, _BASELINE_BATCH)
+
+
+def patient_pattern(reference: str | Path) -> str:
+    """How the recipe that trained a model finds the patient in a case's name; "" where no recipe is known."""
+    content = load_checkpoint(Path(reference)) if Path(reference).is_file() else {}
+    if "recipe" in content:
+        return str(content["recipe"]["data"].get("patient", ""))
+    try:
+        return load_recipe(read_manifest(reference).name).data.patient
+    except UsageError:
+        return ""
+
+
+def choose_cases(
+    data: Path, *, pattern: str = "*", split: str | None = None, patient: str = ""
+) -> tuple[list[LabelledCase], str]:
+    """The labelled cases to score, and how they were chosen in words.
+
+    Args:
+        data: see `labelled_cases`.
+        pattern: shell pattern of the names.
+        split: the `split.json` of a run, for its validation cases, or "K/N" for those that fold K of N holds out.
+        patient: see `split_folds`.
+
+    Raises:
+        UsageError: if the split is neither, or names a case that the data do not hold.
+        TrainingError: if the data are unusable.
+    """
+    cases = labelled_cases(data, pattern)
+    if split is None:
+        return cases, f"all {len(cases)}" if pattern == "*" else f"{len(cases)} named {pattern}"
+    names = [case.name for case in cases]
+    fold, slash, folds = split.partition("/")
+    if slash and fold.isdecimal() and folds.isdecimal():
+        held_out = set(split_folds(names, int(folds), int(fold), patient)[1])
+        chosen = f"{len(held_out)} held out by fold {fold} of {folds}"
+    else:
+        held_out = _validation_names(Path(split))
+        chosen = f"{len(held_out)} held out by the run's split"
+        if missing := sorted(held_out - set(names)):
+            raise UsageError(
+                f"the data hold no case '{missing[0]}', which the split names", where=data, remedy="give the run's data"
+            )
+    return [case for case in cases if case.name in held_out], chosen
+
+
+def _validation_names(path: Path) -> set[str]:
+    try:
+        return set(json.loads(path.read_text(encoding="utf-8"))["validation"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(
+            f"'{path}' is no split", remedy="give the split.json of a run, or K/N for fold K of N"
+        ) from None
+
+
+def evaluate(
+    trained: Trained,
+    cases: Iterable[LabelledCase],
+    *,
+    chosen: str = "all",
+    on_case: Callable[[CaseScore], None] = lambda _: None,
+) -> Evaluation:
+    """Segment labelled cases and score the masks on the grid of their files.
+
+    On pictures the metrics are per image, on volumes per whole volume; both are averaged over cases afterwards.
+
+    Raises:
+        TrainingError: naming the file that cannot be used, or if there is nothing to score.
+    """
+    manifest = trained.manifest
+    values = {label.value for label in manifest.labels}
+    scored: list[CaseScore] = []
+    panels: dict[str, Panel] = {}
+    for case in cases:
+        study = read_image_of(case, manifest.plan)
+        truth = read_label(case, study, values)
+        mask = _segment(trained, study)
+        spacing = None if study.spacing is None else study.spacing[: 2 if study.planar else 3]
+        a, b = (array[..., 0] if study.planar else array for array in (mask, truth))
+        scores = {label.name: score_mask(a == label.value, b == label.value, spacing) for label in manifest.labels}
+        scored.append(CaseScore(case.name, scores))
+        title = f"{case.name}  Dice {scored[-1].mean_dice:.3f}"
+        panels[case.name] = Panel.of_volume(
+            title, np.moveaxis(study.image, -1, 0), np.moveaxis(truth, -1, 0), np.moveaxis(mask, -1, 0)
+        )
+        on_case(scored[-1])
+    if not scored:
+        raise TrainingError("there is no case to score", remedy="check the pattern and the split")
+    ranked = sorted(scored, key=lambda case: case.mean_dice, reverse=True)
+    shown = dict.fromkeys(ranked[place].case for place in (0, len(ranked) // 2, len(ranked) - 1))
+    return Evaluation(
+        manifest.name,
+        trained.method,
+        trained.engine.name,
+        trained.votes,
+        trained.seed,
+        trained.evaluations,
+        scored,
+        chosen,
+        [panels[name] for name in shown],
+    )
+
+
+@torch.inference_mode()
+def _segment(trained: Trained, study: Study) -> NDArray[np.uint8]:
+    """The mask on the study's grid."""
+    manifest, step = trained.manifest, trained.batch
+    prepared = prepare(study, manifest.plan)
+    starts = range(0, len(prepared.images), step)
+    mean = np.concatenate([trained.engine.run(prepared.images[i : i + step]).mean for i in starts])
+    return decide(prepared.restore(mean), manifest.labels, manifest.decision, manifest.polarity)

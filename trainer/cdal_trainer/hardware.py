@@ -1,0 +1,56 @@
+"""Where a run runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+
+from cdal_sdk.errors import TrainingError
+
+__all__ = ["Hardware"]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where a run runs.
+
+    Accelerator, precision and workers change rounding at most; each device takes batches of its own.
+
+    Attributes:
+        accelerator: as Lightning Fabric names it.
+        devices: number of devices.
+        precision: "auto" is bf16 where the device has it in hardware, else float32.
+        workers: processes that prepare batches.
+    """
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = 1
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    workers: int = 1
+
+    def fabric(self) -> Fabric:
+        """A launched Fabric.
+
+        Raises:
+            TrainingError: if CUDA is asked for where there is none.
+        """
+        if self.accelerator == "cuda" and not torch.cuda.is_available():
+            raise TrainingError("there is no CUDA device here", remedy="use --device cpu or auto")
+        cuda = self.accelerator != "cpu" and torch.cuda.is_available()
+        precision = self.precision
+        if precision == "auto":
+            fast = torch.cuda.is_bf16_supported() if cuda else _cpu_multiplies_bf16()
+            precision = "bf16-mixed" if fast else "32-true"
+        fabric = Fabric(accelerator="cuda" if cuda else "cpu", devices=self.devices, precision=precision)
+        fabric.launch()
+        return fabric
+
+
+def _cpu_multiplies_bf16() -> bool:
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    has_avx512_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return capabilities.startswith("AVX512") and bool(has_amx or has_avx512_bf16)
