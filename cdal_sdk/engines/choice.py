@@ -20,7 +20,7 @@ from cdal_sdk.engines.cache import EngineCache, file_hash
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.engines.fingerprint import Fingerprint, differences, fingerprint
 from cdal_sdk.engines.registry import EngineKind, builder_of, candidates, check_engine_name, engine_kind
-from cdal_sdk.errors import EngineError, GateError, MissingExtraError, OutputError, UsageError
+from cdal_sdk.errors import EngineError, GateError, MissingExtraError, OutputError
 from cdal_sdk.network import Generator
 
 __all__ = ["EngineRequest", "GateCheck", "make_engine", "stored_engine_names", "usable_precisions"]
@@ -74,7 +74,7 @@ def make_engine(name: str, request: EngineRequest) -> Engine:
     """Make an engine; "auto" is the fastest that runs and passes the gate here. The log says which and why.
 
     Raises:
-        UsageError: if there is no such engine, or it does not run on the device.
+        UsageError: if there is no such engine.
         MissingExtraError: if the engine's packages are not installed.
         EngineError: if it cannot be made here.
         GateError: if it disagrees with the reference.
@@ -110,11 +110,12 @@ def usable_precisions(
     """Precisions to try, in order. A half that the engine lacks becomes its other half, else float32.
 
     Raises:
-        UsageError: if the engine does not run on the device.
-        EngineError: if its device is not there.
+        EngineError: if the engine does not run on the device, or the device is not there.
     """
     if device not in kind.devices:
-        raise UsageError(f"the engine '{kind.name}' does not run on {device}", remedy=f"use --device {kind.devices[0]}")
+        raise EngineError(
+            f"the engine '{kind.name}' does not run on {device}", remedy=f"use --device {kind.devices[0]}"
+        )
     available = builder.precisions(device)
     if not available:
         raise EngineError(f"the engine '{kind.name}' finds no {device} that it can use", remedy="use --engine auto")

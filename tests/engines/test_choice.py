@@ -145,7 +145,7 @@ def test_a_half_that_an_engine_lacks_becomes_its_own_half_or_float32(fakes, requ
 
 
 def test_a_device_that_an_engine_lacks_is_an_error(fakes, request_) -> None:
-    with pytest.raises(UsageError, match="does not run on cuda"):
+    with pytest.raises(EngineError, match="does not run on cuda"):
         make_engine("slow", replace(request_, device="cuda"))
     fakes["slow"].offers = ()
     with pytest.raises(EngineError, match="finds no cpu that it can use"):
