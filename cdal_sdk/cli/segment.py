@@ -25,7 +25,7 @@ def segment(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks, previews and report.json.")],
     model: Annotated[str, typer.Option(help="Bundled model, model folder or checkpoint.")] = "hippocampus",
-    engine: Annotated[str, typer.Option(help="auto, torchscript or torch.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, or a name of docs/export.md; torch is the reference.")] = "auto",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
     votes: Annotated[int | None, typer.Option(help="Instances to average; by default the model's own.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all noise; the same seed gives the same mask.")] = None,

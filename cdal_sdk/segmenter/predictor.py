@@ -15,8 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdal_sdk.bundle import load_model
-from cdal_sdk.engines import Device, check_engine_name, make_engine, pick_device
+from cdal_sdk.engines import (
+    Device,
+    Engine,
+    EngineCache,
+    EngineRequest,
+    Precision,
+    check_engine_name,
+    default_cache_folder,
+    make_engine,
+    pick_device,
+)
+from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.errors import CdalError, EngineError, ReadError, UsageError
+from cdal_sdk.gate import Gate, synthetic_images
 from cdal_sdk.masks import decide, measure, probabilities
 from cdal_sdk.readers import CaseFiles, IsolatedReader, discover, read_study
 from cdal_sdk.segmenter.result import Result, Timing, as_cdal_error
@@ -59,7 +71,8 @@ class Segmenter:
 
     Args:
         model: a bundled model's name, a model folder, or a checkpoint.
-        engine: "auto" takes the fastest that is available here; "torch" is the eager float32 reference.
+        engine: "auto" takes the fastest that is stored with the model, or can be built here, and agrees with the
+            reference; "torch" is that reference, eager and in float32.
         device: "auto" takes CUDA where it is available.
         votes: instances that are averaged, K; None for the model's own.
         seed: of all noise; None for the model's own. The same seed gives the same mask.
@@ -67,6 +80,7 @@ class Segmenter:
             speed, not results.
         force: accept what lies outside the model's domain.
         read_timeout: seconds that a stream of cases waits for one to be read.
+        precision: of the engine's convolutions; None for the fastest that agrees with the reference.
 
     Raises:
         ModelError: if the model does not exist or is damaged.
@@ -85,6 +99,7 @@ class Segmenter:
         batch_size: int | None = None,
         force: bool = False,
         read_timeout: float = 600.0,
+        precision: Precision | None = None,
     ) -> None:
         for name, value, least in (("votes", votes, 1), ("seed", seed, 0), ("batch size", batch_size, 1)):
             if value is not None and value < least:
@@ -97,14 +112,24 @@ class Segmenter:
         self.votes, self.seed = sampling.votes, sampling.seed
         self.force = force
         self.read_timeout = read_timeout
-        self.engine = make_engine(
-            engine_name,
-            loaded.generator,
-            sampling,
-            pick_device(device),
+        place = pick_device(device)
+
+        def gate(candidate: Engine) -> str:  # built only when an engine is new here
+            reference = TorchEngine(loaded.generator, sampling, place)
+            return Gate(manifest, reference, loaded.gate_images() or synthetic_images(manifest))(candidate)
+
+        request = EngineRequest(
+            generator=loaded.generator,
+            sampling=sampling,
+            device=place,
             weights_sha256=loaded.weights_sha256,
+            fixed_size=manifest.plan.fit != "pad",
+            precision=precision,
             stored=loaded.files,
+            gate=gate,
+            cache=EngineCache(default_cache_folder()),
         )
+        self.engine = make_engine(engine_name, request)
         height, width = manifest.plan.canvas
         self.batch_size = batch_size or max(1, _BATCH_PIXELS[self.engine.device] // (height * width))
 
