@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cdal_bench.configurations import Subject
 from cdal_bench.contenders import Cost
 from cdal_bench.intervals import Interval, percentile
-from cdal_sdk.engines import Engine, VoteMaps
+from cdal_sdk.engines import Engine, Precision, VoteMaps
 from cdal_sdk.segmenter import Segmenter
 from cdal_trainer.cases import LabelledCase
 from cdal_trainer.evaluate import Trained, evaluate
@@ -34,6 +34,7 @@ class _Instant:
     """An engine that costs nothing: it leaves the other stages to be measured."""
 
     name, device = "instant", "cpu"
+    precision: Precision = "fp32"
 
     def __init__(self, labels: int) -> None:
         self.labels = labels

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast, get_args
-
 from cdal_sdk.bundle import Model
 from cdal_sdk.diffusion import Sampling
-from cdal_sdk.engines import Engine, EngineName, make_engine
+from cdal_sdk.engines import Engine, EngineCache, EngineRequest, default_cache_folder, engine_names, make_engine
 
 __all__ = ["engine_precision", "make_own_engine", "own_engine_names"]
 
@@ -15,7 +13,7 @@ _PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 def own_engine_names() -> tuple[str, ...]:
     """Every engine that there is, installed or not, without "auto"."""
-    return tuple(name for name in get_args(EngineName) if name != "auto")
+    return tuple(name for name in engine_names() if name != "auto")
 
 
 def make_own_engine(name: str, model: Model, sampling: Sampling, device: str) -> Engine:
@@ -25,14 +23,16 @@ def make_own_engine(name: str, model: Model, sampling: Sampling, device: str) ->
         EngineError: if it cannot be made here.
         MissingExtraError: if its packages are not installed.
     """
-    return make_engine(
-        cast("EngineName", name),
-        model.generator,
-        sampling,
-        device,
+    request = EngineRequest(
+        generator=model.generator,
+        sampling=sampling,
+        device=device,
         weights_sha256=model.weights_sha256,
+        fixed_size=model.manifest.plan.fit != "pad",
         stored=model.files,
+        cache=EngineCache(default_cache_folder() / "benchmark"),  # apart: these are not gated
     )
+    return make_engine(name, request)
 
 
 def engine_precision(engine: Engine, otherwise: str) -> str:

@@ -4,6 +4,7 @@ from cdal_sdk.bundle.checkpoint import checkpoint_content, load_checkpoint, save
 from cdal_sdk.bundle.manifest import Manifest, Provenance, manifest_from_data, manifest_from_json, manifest_to_json
 from cdal_sdk.bundle.published import convert_published
 from cdal_sdk.bundle.store import (
+    GATE_FILE,
     MANIFEST_FILE,
     WEIGHTS_FILE,
     Model,
@@ -16,6 +17,7 @@ from cdal_sdk.bundle.store import (
 )
 
 __all__ = [
+    "GATE_FILE",
     "MANIFEST_FILE",
     "WEIGHTS_FILE",
     "Manifest",

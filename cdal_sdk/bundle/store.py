@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cdal_sdk.bundle.checkpoint import load_checkpoint
@@ -20,6 +23,7 @@ from cdal_sdk.errors import ModelError, OutputError
 from cdal_sdk.network import Generator
 
 __all__ = [
+    "GATE_FILE",
     "MANIFEST_FILE",
     "WEIGHTS_FILE",
     "Model",
@@ -33,6 +37,12 @@ __all__ = [
 
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
+GATE_FILE = "gate.safetensors"
+"""Network inputs that travel with a model, on which engines are held against the reference; optional."""
+
+_ENGINES_FOLDER = "engines/"
+
+_log = logging.getLogger(__name__)
 
 _BUNDLED = Path(__file__).parent.parent / "models"
 
@@ -52,6 +62,13 @@ class Model:
     generator: Generator
     files: Mapping[str, Path]
     weights_sha256: str
+
+    def gate_images(self) -> list[NDArray[np.float32]]:
+        """Images that travel with the model, arrays [n, channel, h, w]; empty where none do."""
+        if GATE_FILE not in self.files:
+            return []
+        stored = safetensors.torch.load_file(self.files[GATE_FILE])
+        return [stored[name].float().numpy() for name in sorted(stored)]
 
 
 def bundled_models() -> tuple[str, ...]:
@@ -89,18 +106,18 @@ def load_model(reference: str | Path) -> Model:
     path = _locate(reference)
     if path.is_dir():
         manifest = _folder_manifest(path)
-        _check_files(path, manifest)
+        files = _check_files(path, manifest)
         try:
             weights = safetensors.torch.load_file(path / WEIGHTS_FILE)
         except (OSError, safetensors.SafetensorError) as error:
             raise ModelError(f"the weights cannot be read ({error})", where=path, remedy="restore the folder") from None
-        return _assemble(manifest, weights, path, path)
+        return _assemble(manifest, weights, path, files)
     checkpoint = load_checkpoint(path)
     if (method := checkpoint.get("method", "cdal")) != "cdal":
         raise ModelError(
             f"this checkpoint is of the baseline '{method}'", where=path, remedy="score it with cdal evaluate"
         )
-    return _assemble(manifest_from_data(checkpoint["manifest"], path), checkpoint["generator"], path, None)
+    return _assemble(manifest_from_data(checkpoint["manifest"], path), checkpoint["generator"], path, {})
 
 
 def write_model_folder(
@@ -192,23 +209,28 @@ def _folder_manifest(folder: Path) -> Manifest:
         raise ModelError(f"the manifest cannot be read ({error.strerror})", where=path) from None
 
 
-def _check_files(folder: Path, manifest: Manifest) -> None:
-    """Compare every listed file with its hash before anything of it is used."""
+def _check_files(folder: Path, manifest: Manifest) -> dict[str, Path]:
+    """Compare every listed file with its hash before anything of it is used; returns the files.
+
+    A damaged engine is left out, since another one can take its place; anything else that differs is an error.
+    """
     if WEIGHTS_FILE not in manifest.files:
         raise ModelError("the manifest lists no weights", where=folder, remedy="restore the model folder")
+    files = {}
     for name, expected in manifest.files.items():
-        path = folder / name
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or not path.is_file():
-            raise ModelError(f"the file '{name}' is missing", where=folder, remedy="restore the model folder")
-        if _sha256(path) != expected:
-            raise ModelError(
-                f"the file '{name}' differs from its hash in the manifest",
-                where=folder,
-                remedy="restore the model folder",
-            )
+        path, parts = folder / name, PurePosixPath(name)
+        found = path.is_file() and not parts.is_absolute() and ".." not in parts.parts
+        if found and _sha256(path) == expected:
+            files[name] = path
+            continue
+        problem = f"the file '{name}' " + ("differs from its hash in the manifest" if found else "is missing")
+        if not name.startswith(_ENGINES_FOLDER) or ".." in parts.parts:
+            raise ModelError(problem, where=folder, remedy="restore the model folder")
+        _log.warning("%s: %s; the engine is not used", folder, problem)
+    return files
 
 
-def _assemble(manifest: Manifest, weights: Mapping[str, Tensor], where: Path, folder: Path | None) -> Model:
+def _assemble(manifest: Manifest, weights: Mapping[str, Tensor], where: Path, files: Mapping[str, Path]) -> Model:
     generator = Generator(manifest.network)
     expected = generator.state_dict()
     differing = sorted(expected.keys() ^ weights.keys())
@@ -220,7 +242,6 @@ def _assemble(manifest: Manifest, weights: Mapping[str, Tensor], where: Path, fo
             remedy="restore the model",
         )
     generator.load_state_dict({name: value.float() for name, value in weights.items()})
-    files = {} if folder is None else {name: folder / name for name in manifest.files}
     return Model(manifest, generator.eval().requires_grad_(False), files, weights_identity(weights))
 
 

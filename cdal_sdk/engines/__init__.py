@@ -1,21 +1,46 @@
 """Inference engines behind one protocol."""
 
-from cdal_sdk.engines.base import Device, Engine, VoteMaps, fuse, pick_device
-from cdal_sdk.engines.choice import EngineName, check_engine_name, make_engine, stored_engine_names
+from cdal_sdk.engines.base import BatchProfile, Builder, Device, Engine, Precision, Target, VoteMaps, fuse, pick_device
+from cdal_sdk.engines.cache import EngineCache, default_cache_folder
+from cdal_sdk.engines.choice import EngineRequest, make_engine, stored_engine_names, usable_precisions
 from cdal_sdk.engines.fingerprint import GRAPH_VERSION, fingerprint
+from cdal_sdk.engines.folded import FoldedSampler
 from cdal_sdk.engines.fused import FusedSampler
+from cdal_sdk.engines.registry import (
+    ENGINES,
+    EngineKind,
+    builder_of,
+    candidates,
+    check_engine_name,
+    engine_kind,
+    engine_names,
+)
 
 __all__ = [
+    "ENGINES",
     "GRAPH_VERSION",
+    "BatchProfile",
+    "Builder",
     "Device",
     "Engine",
-    "EngineName",
+    "EngineCache",
+    "EngineKind",
+    "EngineRequest",
+    "FoldedSampler",
     "FusedSampler",
+    "Precision",
+    "Target",
     "VoteMaps",
+    "builder_of",
+    "candidates",
     "check_engine_name",
+    "default_cache_folder",
+    "engine_kind",
+    "engine_names",
     "fingerprint",
     "fuse",
     "make_engine",
     "pick_device",
     "stored_engine_names",
+    "usable_precisions",
 ]

@@ -1,80 +1,244 @@
-"""From a name to a running engine: a stored one where it fits, else one built here and now."""
+"""From a name to a running engine.
+
+One that is stored with the model is taken where it fits, else one kept from an earlier run, else one is built here and
+now. Whatever the gate has not seen, it sees before its first use.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, get_args
 
 from cdal_sdk.diffusion import Sampling
-from cdal_sdk.engines.base import Engine
+from cdal_sdk.engines.base import Builder, Engine, Precision, Target
+from cdal_sdk.engines.cache import EngineCache, file_hash
 from cdal_sdk.engines.eager import TorchEngine
-from cdal_sdk.engines.fingerprint import fingerprint
-from cdal_sdk.engines.torchscript import SUFFIX, TorchScriptEngine, trace
-from cdal_sdk.errors import EngineError, UsageError
+from cdal_sdk.engines.fingerprint import Fingerprint, differences, fingerprint
+from cdal_sdk.engines.registry import EngineKind, builder_of, candidates, check_engine_name, engine_kind
+from cdal_sdk.errors import EngineError, GateError, MissingExtraError, OutputError
 from cdal_sdk.network import Generator
 
-__all__ = ["EngineName", "check_engine_name", "make_engine", "stored_engine_names"]
+__all__ = ["EngineRequest", "GateCheck", "make_engine", "stored_engine_names", "usable_precisions"]
 
-EngineName = Literal["auto", "torchscript", "torch"]
+GateCheck = Callable[[Engine], str]
+"""Holds an engine against the reference: returns its figures, or raises GateError."""
 
 _log = logging.getLogger(__name__)
 
 
-def check_engine_name(name: str) -> EngineName:
-    """Raises UsageError for a name that is no engine."""
-    if name not in get_args(EngineName):
-        raise UsageError(f"there is no engine '{name}'", remedy=f"choose one of: {', '.join(get_args(EngineName))}")
-    return name  # type: ignore[return-value]
+@dataclass(frozen=True)
+class EngineRequest:
+    """Everything that the choice of an engine depends on.
 
-
-def stored_engine_names(stem: str) -> tuple[str, str]:
-    """File names, inside a model folder, of a stored TorchScript engine and of its fingerprint."""
-    return f"engines/{stem}{SUFFIX}", f"engines/{stem}.json"
-
-
-def make_engine(
-    name: EngineName,
-    generator: Generator,
-    sampling: Sampling,
-    device: str,
-    *,
-    weights_sha256: str,
-    stored: Mapping[str, Path] = MappingProxyType({}),
-) -> Engine:
-    """Make an engine.
-
-    Args:
-        name: "auto" is TorchScript, the fastest that every installation has.
+    Attributes:
         generator: in eval mode.
-        sampling: what the engine is built for.
+        sampling: what the engine is for.
         device: "cpu" or "cuda".
         weights_sha256: identity of the weights.
-        stored: files of the model by name, checked against their hashes; an engine may be among them.
+        fixed_size: whether every image has the canvas's size.
+        precision: that is asked for, or None for the fastest that passes the gate.
+        stored: files of the model by name, checked against their hashes; engines may be among them.
+        gate: for engines that it has not seen yet; None trusts them.
+        cache: where built engines are kept; None keeps none.
+        say: called with what takes long.
     """
+
+    generator: Generator
+    sampling: Sampling
+    device: str
+    weights_sha256: str
+    fixed_size: bool = False
+    precision: Precision | None = None
+    stored: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+    gate: GateCheck | None = None
+    cache: EngineCache | None = None
+    say: Callable[[str], None] = _log.info
+
+    def target(self, precision: Precision) -> Target:
+        """What is to be built for it in a precision."""
+        return Target(self.sampling, self.device, precision, self.weights_sha256, self.fixed_size)
+
+
+def stored_engine_names(kind: EngineKind, suffix: str, target: Target) -> tuple[str, str]:
+    """File names, inside a model folder, of a stored engine and of its description."""
+    stem = f"engines/{kind.name}-{target.device}-{target.precision}"
+    return f"{stem}{suffix}", f"{stem}.json"
+
+
+def make_engine(name: str, request: EngineRequest) -> Engine:
+    """Make an engine; "auto" is the fastest that runs and passes the gate here. The log says which and why.
+
+    Raises:
+        UsageError: if there is no such engine.
+        MissingExtraError: if the engine's packages are not installed.
+        EngineError: if it cannot be made here.
+        GateError: if it disagrees with the reference.
+    """
+    check_engine_name(name)
     if name == "torch":
-        return TorchEngine(generator, sampling, device)
-    wanted = fingerprint("torchscript", weights_sha256, sampling, device)
-    fitting = _fitting(stored, wanted)
-    if fitting is not None:
+        return TorchEngine(request.generator, request.sampling, request.device)
+    if name != "auto":
+        return _first_precision(engine_kind(name), request)
+    passed_over: list[str] = []
+    for kind in candidates(request.device):
         try:
-            return TorchScriptEngine.load(fitting, device)
-        except EngineError as error:
-            _log.warning("the stored engine is not used: %s", error)
-    return TorchScriptEngine(trace(generator, sampling, device), device)
+            engine = _first_precision(kind, request)
+        except (EngineError, MissingExtraError, OutputError) as error:
+            passed_over.append(kind.name)
+            _log.log(
+                logging.DEBUG if isinstance(error, MissingExtraError) else logging.WARNING,
+                "engine %s is passed over: %s",
+                kind.name,
+                error,
+            )
+            continue
+        reason = f"faster ones cannot be used here: {', '.join(passed_over)}" if passed_over else "the fastest here"
+        _log.info("engine %s on %s in %s (%s)", kind.name, engine.device, engine.precision, reason)
+        return engine
+    _log.warning("no compiled engine can be used here; running the reference")
+    return TorchEngine(request.generator, request.sampling, request.device)
 
 
-def _fitting(stored: Mapping[str, Path], wanted: dict[str, object]) -> Path | None:
-    """A stored engine with the wanted fingerprint; where it differs, the log says in what."""
-    engine, description = (stored.get(name) for name in stored_engine_names(str(wanted["device"])))
-    if engine is None or description is None:
+def usable_precisions(
+    kind: EngineKind, builder: Builder, device: str, wanted: Precision | None
+) -> tuple[Precision, ...]:
+    """Precisions to try, in order. A half that the engine lacks becomes its other half, else float32.
+
+    Raises:
+        EngineError: if the engine does not run on the device, or the device is not there.
+    """
+    if device not in kind.devices:
+        raise EngineError(
+            f"the engine '{kind.name}' does not run on {device}", remedy=f"use --device {kind.devices[0]}"
+        )
+    available = builder.precisions(device)
+    if not available:
+        raise EngineError(f"the engine '{kind.name}' finds no {device} that it can use", remedy="use --engine auto")
+    if wanted is None:
+        return available
+    if wanted in available:
+        return (wanted,)
+    halves = [precision for precision in available if precision != "fp32" and wanted != "fp32"]
+    return (halves[0] if halves else "fp32",)
+
+
+def _first_precision(kind: EngineKind, request: EngineRequest) -> Engine:
+    """The engine in the first precision that passes the gate."""
+    builder = builder_of(kind)
+    refusal: GateError | None = None
+    usable = usable_precisions(kind, builder, request.device, request.precision)
+    stored = [p for p in usable if stored_engine_names(kind, builder.suffix, request.target(p))[0] in request.stored]
+    for precision in (*stored, *(p for p in usable if p not in stored)):  # whoever exported it has chosen
+        try:
+            return _obtain(kind, builder, request, request.target(precision))
+        except GateError as error:
+            _log.info("%s", error)
+            refusal = error
+    if refusal is None:
+        raise EngineError(f"the engine '{kind.name}' has no precision to run in")
+    raise refusal
+
+
+def _obtain(kind: EngineKind, builder: Builder, request: EngineRequest, target: Target) -> Engine:
+    wanted = fingerprint(kind.name, target, builder.environment(target.device))
+    engine = _stored(kind, builder, request, target, wanted)
+    if engine is not None:
+        return engine
+    if request.cache is not None:
+        verdict = request.cache.verdict(wanted)
+        if verdict is not None and not verdict[0]:
+            raise GateError(
+                f"in {target.precision} it disagreed with the float32 reference earlier: {verdict[1]}",
+                where=f"engine '{kind.name}'",
+                remedy="choose another engine or precision",
+            )
+        kept = request.cache.find(wanted, builder.suffix)
+        if kept is not None:
+            return builder.load(kept, target)
+    request.say(f"building the engine {kind.name} in {target.precision}")
+    return _build(builder, request, target, wanted)
+
+
+def _build(builder: Builder, request: EngineRequest, target: Target, wanted: Fingerprint) -> Engine:
+    """Build, gate, and keep."""
+    made: list[Engine] = []
+
+    def fill(path: Path) -> str:
+        builder.build(request.generator, target, path)
+        engine = builder.load(path, target)
+        made.append(engine)
+        return _gated(engine, request, wanted)
+
+    if request.cache is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            fill(Path(scratch) / f"engine{builder.suffix}")
+    else:
+        try:
+            request.cache.add(wanted, builder.suffix, fill)
+        except OutputError as error:
+            _log.warning("%s", error)
+            return _build(builder, replace(request, cache=None), target, wanted)
+    return made[0]
+
+
+def _gated(engine: Engine, request: EngineRequest, key: Fingerprint) -> str:
+    if request.gate is None:
+        return "not gated"
+    try:
+        figures = request.gate(engine)
+    except GateError as error:
+        if request.cache is not None:
+            request.cache.remember(key, passed=False, figures=error.what)
+        raise
+    return figures
+
+
+def _stored(
+    kind: EngineKind, builder: Builder, request: EngineRequest, target: Target, wanted: Fingerprint
+) -> Engine | None:
+    """The engine that came with the model, where it fits; where not, the log says in what."""
+    path, description = (request.stored.get(name) for name in stored_engine_names(kind, builder.suffix, target))
+    if path is None or description is None:
         return None
-    found = json.loads(description.read_text(encoding="utf-8"))
-    differing = sorted(key for key in wanted if found.get(key) != wanted[key])
+    try:
+        found = json.loads(description.read_text(encoding="utf-8"))
+        differing = differences(found["fingerprint"], wanted)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        _log.warning("the description of the stored engine %s cannot be read", kind.name)
+        return None
     if differing:
-        _log.info("the stored engine was built for another %s; building one here", ", ".join(differing))
+        _log.info("the stored engine %s was built for another %s", kind.name, ", ".join(differing))
         return None
+    try:
+        engine = builder.load(path, target)
+    except EngineError as error:
+        _log.warning("the stored engine %s is not used: %s", kind.name, error)
+        return None
+    if not found.get("gate"):
+        _first_use(kind, engine, request, wanted | {"sha256": file_hash(path)})
     return engine
+
+
+def _first_use(kind: EngineKind, engine: Engine, request: EngineRequest, key: Fingerprint) -> None:
+    """Gate an engine that was built where it could not run; the verdict is kept.
+
+    Raises:
+        GateError: if it disagrees with the reference, now or earlier.
+    """
+    verdict = None if request.cache is None else request.cache.verdict(key)
+    if verdict is None:
+        request.say(f"holding the engine {kind.name} against the reference, at its first use")
+        figures = _gated(engine, request, key)
+        if request.cache is not None and request.gate is not None:
+            request.cache.remember(key, passed=True, figures=figures)
+    elif not verdict[0]:
+        raise GateError(
+            f"it disagreed with the float32 reference earlier: {verdict[1]}",
+            where=f"engine '{kind.name}'",
+            remedy="choose another engine",
+        )

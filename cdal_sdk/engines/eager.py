@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from cdal_sdk.diffusion import Sampling
-from cdal_sdk.engines.base import VoteMaps, exact_float32, fuse
+from cdal_sdk.engines.base import Precision, VoteMaps, exact_float32, fuse
 from cdal_sdk.network import Generator
 
 __all__ = ["TorchEngine"]
@@ -17,6 +17,7 @@ class TorchEngine:
     """Runs the fused sampler as it is. Every other engine is compared with this one."""
 
     name = "torch"
+    precision: Precision = "fp32"
 
     def __init__(self, generator: Generator, sampling: Sampling, device: str) -> None:
         self.device = device

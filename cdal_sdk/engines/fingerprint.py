@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
-import torch
+import hashlib
+import json
+from collections.abc import Mapping
 
-from cdal_sdk.diffusion import Sampling
+from cdal_sdk.engines.base import Target
 
-__all__ = ["GRAPH_VERSION", "fingerprint"]
+__all__ = ["GRAPH_VERSION", "differences", "fingerprint", "identity"]
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 """Raised whenever the fused graph computes something else than before."""
 
+Fingerprint = dict[str, object]
 
-def fingerprint(engine: str, weights_sha256: str, sampling: Sampling, device: str) -> dict[str, object]:
-    """What an engine depends on. A stored engine with another fingerprint is stale or foreign."""
+
+def fingerprint(engine: str, target: Target, environment: Mapping[str, str]) -> Fingerprint:
+    """What an engine depends on. A stored engine with another fingerprint is stale or foreign.
+
+    Args:
+        engine: its name.
+        target: what it is built for.
+        environment: versions and hardware, from its builder.
+    """
+    sampling = target.sampling
     return {
         "engine": engine,
         "graph_version": GRAPH_VERSION,
-        "weights": weights_sha256,
+        "weights": target.weights_sha256,
         "betas": list(sampling.schedule.betas),
         "label_shape": list(sampling.label_shape),
         "votes": sampling.votes,
         "seed": sampling.seed,
         "posterior_noise": sampling.posterior_noise,
-        "device": device,
-        "torch": torch.__version__.split("+")[0],
+        "device": target.device,
+        "precision": target.precision,
+        "fixed_size": target.fixed_size,
+        "batch": list(target.batch),
+        "canvas": list(target.canvas),
+        **dict(environment),
     }
+
+
+def differences(found: Mapping[str, object], wanted: Fingerprint) -> list[str]:
+    """Names of the entries in which a stored fingerprint differs from the wanted one."""
+    return sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+
+
+def identity(wanted: Fingerprint) -> str:
+    """A short name for a fingerprint, usable as a file name."""
+    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:24]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -17,29 +17,70 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Model folder to write; best.pt gives best.cdal.")
     ] = None,
-    fp16: Annotated[bool, typer.Option("--fp16/--fp32", help="Store weights in half precision.")] = False,
-    engines: Annotated[list[str] | None, typer.Option("--engine", help="auto or torchscript; repeatable.")] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16"], typer.Option(hidden=True, help="The same as the three flags.")
+    ] = "fp32",
+    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision: engines and stored weights.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Engines in bfloat16.")] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="Everything in single precision (default).")] = False,
+    engines: Annotated[
+        list[str] | None,
+        typer.Option("--engine", help="auto, openvino, onnx, torchscript, tensorrt, tensorrt-rtx; repeatable."),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Images to hold the engine against; else a synthetic one.")] = None,
+    keep_images: Annotated[
+        bool, typer.Option("--keep-images", help="Store these images in the model, for engines built later.")
+    ] = False,
+    islands: Annotated[
+        bool, typer.Option("--islands", help="Where half precision fails, retry with the worst layers in float32.")
+    ] = False,
+    triton: Annotated[
+        Path | None, typer.Option(help="Also write a Triton model repository with the ONNX and TensorRT engines.")
+    ] = None,
     votes: Annotated[int | None, typer.Option(help="Instances that the engine averages.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the engine's noise.")] = None,
 ) -> None:
-    """Fuse a model and its sampler into an engine, hold it against the reference, and write a model folder."""
-    from cdal_export.exporter import export_model
+    """Fuse a model and its sampler into engines, hold them against the reference, and write a model folder."""
+    from cdal_export.exporter import ExportOptions, export_model
+    from cdal_export.triton import write_repository
+    from cdal_sdk.engines import check_engine_name
     from cdal_sdk.errors import UsageError
 
-    for engine in engines or ["auto"]:
-        if engine not in ("auto", "torchscript"):
-            raise UsageError(f"there is no engine '{engine}' to export", remedy="choose auto or torchscript")
+    names = tuple(check_engine_name(engine) for engine in engines or ["auto"])
     for name, value, least in (("--votes", votes, 1), ("--seed", seed, 0)):
         if value is not None and value < least:
             raise UsageError(f"{name} is {value}", remedy=f"give at least {least}")
+    chosen = [name for name, given in (("fp16", fp16), ("bf16", bf16), ("fp32", fp32)) if given]
+    if len(chosen) > 1:
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other", remedy="give one of them")
     console = Console(soft_wrap=True, highlight=False)
-    target = out or Path(f"{Path(checkpoint).stem}.cdal")
     say = partial(console.print, markup=False)
-    if "auto" in (engines or ["auto"]):
-        say("engine: torchscript, which every installation can build and run")
-    exported = export_model(checkpoint, target, half=fp16, votes=votes, seed=seed, data=data, say=say)
-    console.print(f"agreement: {exported.agreement}", markup=False)
+    options = ExportOptions(
+        engines=names,
+        precision=chosen[0] if chosen else precision,  # type: ignore[arg-type]
+        votes=votes,
+        seed=seed,
+        data=data,
+        keep_images=keep_images,
+        islands=islands,
+    )
+    target = out or Path(f"{Path(checkpoint).stem}.cdal")
+    with console.status("exporting") if console.is_terminal else _Quiet():
+        exported = export_model(checkpoint, target, options, say)
+    for engine in exported.engines:
+        say(f"{engine.name} in {engine.precision}: {engine.agreement or 'not yet gated'}")
+        if engine.rehearsal is not None:
+            say(f"  its arithmetic, emulated on the CPU: {engine.rehearsal}")
+        for difference in engine.steps:
+            say(f"  {difference}")
     for name in exported.manifest.files:
-        size = (exported.folder / name).stat().st_size / 1e6
-        console.print(f"{exported.folder / name}  {size:.1f} MB", markup=False)
+        say(f"{exported.folder / name}  {(exported.folder / name).stat().st_size / 1e6:.1f} MB")
+    if triton is not None:
+        for path in write_repository(exported, triton):
+            say(f"{path}")
+
+
+class _Quiet:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...

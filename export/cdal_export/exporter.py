@@ -4,28 +4,101 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
+import safetensors.numpy
+from numpy.typing import NDArray
 
-from cdal_export.gate import Agreement, Limits, check, compare
-from cdal_sdk.bundle import Manifest, load_model, stored_weights, weights_identity, write_model_folder
-from cdal_sdk.engines import fingerprint, stored_engine_names
+from cdal_export.emulation import EmulatedEngine, find_islands
+from cdal_export.steps import StepDifference, step_differences
+from cdal_sdk.bundle import (
+    GATE_FILE,
+    Manifest,
+    load_model,
+    stored_weights,
+    weights_identity,
+    write_model_folder,
+)
+from cdal_sdk.engines import (
+    Builder,
+    Engine,
+    EngineKind,
+    Precision,
+    Target,
+    builder_of,
+    candidates,
+    engine_kind,
+    fingerprint,
+    pick_device,
+    stored_engine_names,
+    usable_precisions,
+)
 from cdal_sdk.engines.eager import TorchEngine
-from cdal_sdk.engines.torchscript import TorchScriptEngine, save, trace
-from cdal_sdk.errors import UsageError
-from cdal_sdk.example import example_study
+from cdal_sdk.errors import EngineError, GateError, MissingExtraError, UsageError
+from cdal_sdk.gate import Agreement, Gate, Limits, gate_images, synthetic_images
 from cdal_sdk.network import Generator
 from cdal_sdk.readers import discover, read_study
 from cdal_sdk.slicing import check_domain, match_channels
-from cdal_sdk.study import Source, Study
+from cdal_sdk.study import Study
 
-__all__ = ["Exported", "export_model"]
+__all__ = ["ExportOptions", "Exported", "ExportedEngine", "export_model"]
 
 _GATE_CASES = 2
+_LIMITS = Limits()
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What an export shall make.
+
+    Attributes:
+        engines: names; "auto" is the best that this machine can build and run.
+        precision: of the engines' convolutions; fp16 also stores the weights in half precision.
+        votes: K of the engines and default of the exported model; None keeps the model's.
+        seed: the same for the seed.
+        data: images for the gate; without it, those that travel with the model, else a synthetic one.
+        keep_images: store the gate's images in the model folder, so that later builds are held against them, too.
+        islands: where half precision fails the gate, retry with the offending layers in float32.
+        limits: of the gate.
+    """
+
+    engines: tuple[str, ...] = ("auto",)
+    precision: Precision = "fp32"
+    votes: int | None = None
+    seed: int | None = None
+    data: Path | None = None
+    keep_images: bool = False
+    islands: bool = False
+    limits: Limits = _LIMITS
+
+
+@dataclass(frozen=True)
+class ExportedEngine:
+    """One engine of an export.
+
+    Attributes:
+        name: of the engine.
+        file: in the model folder.
+        precision: that it computes in.
+        agreement: with the float32 reference; None where it cannot run here, so that it is gated at its first use.
+        steps: the difference after each step, where the engine can tell.
+        islands: layers that compute in float32 although the engine is in half precision.
+        rehearsal: where it cannot run here, the agreement of its arithmetic, emulated on the CPU.
+    """
+
+    name: str
+    file: str
+    precision: Precision
+    agreement: Agreement | None
+    steps: tuple[StepDifference, ...] = ()
+    islands: tuple[str, ...] = ()
+    rehearsal: Agreement | None = None
 
 
 @dataclass(frozen=True)
@@ -35,91 +108,168 @@ class Exported:
     Attributes:
         folder: the model folder.
         manifest: as written.
-        agreement: of the engine with the float32 reference.
+        engines: that it holds.
         gate_images: where the images of the gate came from.
     """
 
     folder: Path
     manifest: Manifest
-    agreement: Agreement
+    engines: tuple[ExportedEngine, ...]
     gate_images: str
 
 
 def export_model(
-    checkpoint: str | Path,
-    out: Path,
-    *,
-    half: bool = False,
-    votes: int | None = None,
-    seed: int | None = None,
-    data: Path | None = None,
-    limits: Limits = Limits(),  # noqa: B008 - immutable
-    say: Callable[[str], None] = lambda _: None,
+    checkpoint: str | Path, out: Path, options: ExportOptions = ExportOptions(), say: Say = lambda _: None
 ) -> Exported:
-    """Export a model with a TorchScript engine for the CPU.
+    """Export a model with engines.
 
     Args:
         checkpoint: of training, a model folder, or a bundled model's name.
         out: model folder to write; replaced in one step if it is one already.
-        half: store weights in half precision. The engine computes with the very weights that are stored.
-        votes: K of the engine and default of the exported model.
-        seed: the same for the seed.
-        data: images for the gate; without it, a synthetic one is used.
-        limits: of the gate.
+        options: what to make.
         say: called with what happens.
 
     Raises:
-        UsageError: if it would replace its own source.
+        UsageError: if it would replace its own source, or an engine does not exist.
         ModelError: if the checkpoint is unusable or its weights overflow half precision.
-        GateError: if the engine disagrees with the reference; nothing is written.
+        EngineError: if an engine cannot be built.
+        GateError: if an engine disagrees with the reference; nothing is written.
     """
     if Path(checkpoint).exists() and Path(checkpoint).resolve() == out.resolve():
         raise UsageError("the export would replace its own source", where=out, remedy="choose another --out")
     model = load_model(checkpoint)
-    sampling = model.manifest.sampling(votes, seed)
+    sampling = model.manifest.sampling(options.votes, options.seed)
     manifest = replace(model.manifest, votes=sampling.votes, seed=sampling.seed)
-    studies, gate_images = _gate_studies(manifest, data)
-    weights = stored_weights(model.generator.state_dict(), half=half)
-    generator = Generator(manifest.network).eval()
+    images, described = _images(manifest, options.data, model.gate_images())
+    weights = stored_weights(model.generator.state_dict(), half=options.precision == "fp16")
+    generator = Generator(manifest.network).eval().requires_grad_(False)
     generator.load_state_dict({name: value.float() for name, value in weights.items()})
 
-    say("tracing the fused sampler for TorchScript")
-    module = trace(generator, sampling)
-    say(f"comparing it with the float32 reference on {gate_images}")
-    reference = TorchEngine(model.generator, sampling, "cpu")
-    agreement = compare(TorchScriptEngine(module, "cpu"), reference, manifest, studies)
-    check("torchscript", agreement, limits)
-
+    say(f"the gate compares with the float32 reference on {described}")
+    gate = Gate(manifest, TorchEngine(model.generator, sampling, "cpu"), images, options.limits)
+    target = Target(
+        sampling, "cpu", options.precision, weights_identity(weights), fixed_size=manifest.plan.fit != "pad"
+    )
     with tempfile.TemporaryDirectory() as scratch:
-        engine_name, description_name = stored_engine_names("cpu")
-        engine, description = Path(scratch, "engine"), Path(scratch, "description")
-        save(module, engine)
-        built_from = fingerprint("torchscript", weights_identity(weights), sampling, "cpu")
-        description.write_text(json.dumps(built_from, indent=2) + "\n", encoding="utf-8")
-        files = {engine_name: engine, description_name: description}
+        made = _Workshop(generator, target, gate, options, Path(scratch), say).make_all()
+        files = {name: path for _, built in made for name, path in built.items()}
+        if options.keep_images:
+            kept = {f"{i:03d}": np.ascontiguousarray(array) for i, array in enumerate(images)}
+            safetensors.numpy.save_file(kept, Path(scratch) / GATE_FILE)
+            files[GATE_FILE] = Path(scratch) / GATE_FILE
         written = write_model_folder(out, manifest, weights, extra_files=files)
-    return Exported(out, written, agreement, gate_images)
+    return Exported(out, written, tuple(engine for engine, _ in made), described)
 
 
-def _gate_studies(manifest: Manifest, data: Path | None) -> tuple[list[Study], str]:
-    """Images for the gate, and what they are."""
+@dataclass(frozen=True)
+class _Workshop:
+    """Builds engines of one model into a scratch folder and holds them against the gate."""
+
+    generator: Generator
+    target: Target
+    gate: Gate
+    options: ExportOptions
+    scratch: Path
+    say: Say
+
+    def make_all(self) -> list[tuple[ExportedEngine, dict[str, Path]]]:
+        names = dict.fromkeys(self.options.engines)
+        return [self._automatic() if name == "auto" else self._make(engine_kind(name)) for name in names]
+
+    def _automatic(self) -> tuple[ExportedEngine, dict[str, Path]]:
+        """The fastest engine that can be built and passes here; says which and why."""
+        for kind in candidates(pick_device("auto")):
+            try:
+                made = self._make(kind)
+            except (EngineError, MissingExtraError) as error:
+                self.say(f"{kind.name} is passed over: {error}")
+                continue
+            self.say(f"engine: {kind.name}, the fastest that can be built and passes the gate here")
+            return made
+        raise EngineError("no engine can be built here", remedy="see the messages above")
+
+    def _make(self, kind: EngineKind) -> tuple[ExportedEngine, dict[str, Path]]:
+        if kind.name == "torch":
+            raise UsageError("the engine 'torch' is the model itself", remedy="choose another engine to export")
+        builder = builder_of(kind)
+        device = pick_device("auto") if pick_device("auto") in kind.devices else kind.devices[0]
+        runs_here = bool(builder.precisions(device))
+        if not runs_here and builder.needs_device:
+            raise EngineError(f"the engine '{kind.name}' can only be built on a {device} device")
+        precision = (
+            usable_precisions(kind, builder, device, self.options.precision)[0] if runs_here else self.options.precision
+        )
+        target = replace(self.target, device=device, precision=precision)
+        self.say(f"building {kind.name} in {precision}")
+        path = self.scratch / f"{kind.name}{builder.suffix}"
+        builder.build(self.generator, target, path)
+        engine = ExportedEngine(kind.name, stored_engine_names(kind, builder.suffix, target)[0], precision, None)
+        if runs_here:
+            engine = self._gated(kind, builder, target, path, lambda target: builder.load(path, target))
+        else:
+            self.say(f"{kind.name} cannot run here: it is stored as not yet gated, and gated at its first use")
+            self.say("holding its arithmetic against the reference, emulated on the CPU")
+            rehearsed = self._gated(kind, builder, target, path, partial(EmulatedEngine, self.generator))
+            engine = replace(rehearsed, agreement=None, rehearsal=rehearsed.agreement)
+        return engine, self._files(kind, builder, target, path, engine)
+
+    def _gated(
+        self, kind: EngineKind, builder: Builder, target: Target, path: Path, open_engine: Callable[[Target], Engine]
+    ) -> ExportedEngine:
+        """Hold an engine against the reference; in half precision, retry with float32 islands where that is wanted."""
+        file = stored_engine_names(kind, builder.suffix, target)[0]
+        steps = step_differences(self.generator, kind.name, target, self.gate.images[0])
+        try:
+            return ExportedEngine(kind.name, file, target.precision, self.gate.check(open_engine(target)), steps)
+        except GateError as error:
+            if target.precision == "fp32":
+                raise
+            exact = replace(target, precision="fp32", islands=frozenset())
+            islands = find_islands(self.generator, exact, target, self.gate.images[0])
+            layers = ", ".join(islands[:8]) if islands else "no single layer stands out"
+            if not (self.options.islands and islands and builder.takes_islands):
+                offer = "retry with --islands, or use --fp32" if builder.takes_islands and islands else "use --fp32"
+                raise GateError(f"{error.what}; offending layers: {layers}", where=error.where, remedy=offer) from error
+        self.say(f"retrying with {len(islands)} layer(s) in float32: {layers}")
+        target = replace(target, islands=frozenset(islands))
+        builder.build(self.generator, target, path)
+        agreement = self.gate.check(open_engine(target))
+        steps = step_differences(self.generator, kind.name, target, self.gate.images[0])
+        return ExportedEngine(kind.name, file, target.precision, agreement, steps, islands)
+
+    def _files(
+        self, kind: EngineKind, builder: Builder, target: Target, path: Path, engine: ExportedEngine
+    ) -> dict[str, Path]:
+        """The engine and its description, by their names in the model folder."""
+        engine_name, description_name = stored_engine_names(kind, builder.suffix, target)
+        description = path.with_name(f"{kind.name}.json")
+        content = {
+            "fingerprint": fingerprint(kind.name, target, builder.environment(target.device)),
+            "gate": None if engine.agreement is None else str(engine.agreement),
+            "rehearsal": None if engine.rehearsal is None else str(engine.rehearsal),
+            "islands": list(engine.islands),
+        }
+        description.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        return {engine_name: path, description_name: description}
+
+
+def _images(
+    manifest: Manifest, data: Path | None, travelling: Sequence[NDArray[np.float32]]
+) -> tuple[list[NDArray[np.float32]], str]:
+    """Images for the gate, and what they are.
+
+    Raises:
+        CdalError: if the data cannot be used.
+    """
     if data is None:
-        study = example_study() if manifest.plan.kind == "volume" else _synthetic_picture(manifest)
-        return [study], "a synthetic image"
-    studies = []
+        if travelling:
+            return list(travelling), "images that travel with the model"
+        return synthetic_images(manifest), "a synthetic image"
+    studies: list[Study] = []
     for files in discover([data]):
         study = match_channels(read_study(files), manifest.plan)
         check_domain(study, manifest.plan)
         studies.append(study)
         if len(studies) == _GATE_CASES:
             break
-    return studies, f"{len(studies)} case(s) of {data}"
-
-
-def _synthetic_picture(manifest: Manifest) -> Study:
-    """Smooth random structure of the canvas's size, in 8-bit values."""
-    rng = np.random.default_rng(0)
-    noise = rng.standard_normal((manifest.plan.channels, *manifest.plan.canvas))
-    smooth = ndimage.gaussian_filter(noise, (0, 8, 8))
-    scaled = (smooth - smooth.min()) / np.ptp(smooth) * 255
-    return Study("synthetic", scaled[..., None].astype(np.float32), None, Source("array"))
+    return gate_images(manifest, studies), f"{len(studies)} case(s) of {data}"

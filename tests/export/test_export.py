@@ -8,22 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from cdal_export import exporter
-from cdal_export.exporter import export_model
-from cdal_export.gate import Agreement, Limits, compare
-from cdal_sdk import Segmenter
+from cdal_export.exporter import ExportOptions, export_model
+from cdal_sdk import Segmenter, gate
 from cdal_sdk.bundle import checkpoint_content, load_model, read_manifest, save_checkpoint
-from cdal_sdk.diffusion import Sampling
-from cdal_sdk.engines import Engine, VoteMaps
+from cdal_sdk.engines import Engine, FoldedSampler, VoteMaps
 from cdal_sdk.engines.eager import TorchEngine
-from cdal_sdk.engines.torchscript import TorchScriptEngine
 from cdal_sdk.errors import GateError, ModelError, OutputError, UsageError
 from cdal_sdk.example import example_study
+from cdal_sdk.gate import Agreement, Gate, Limits, gate_images
 from cdal_sdk.study import Study
 from tests.segmenter.conftest import write_volume
 from tests.tiny_model import PLANAR, VOLUME, save_tiny, tiny_generator
+
+SCRIPT = ExportOptions(engines=("torchscript",))
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +29,7 @@ def small_gate(monkeypatch: pytest.MonkeyPatch) -> Study:
     """A corner of the synthetic example: the gate's image, small enough for many exports."""
     whole = example_study()
     study = replace(whole, image=whole.image[:, 10:22, 20:34, 12:16])
-    monkeypatch.setattr(exporter, "example_study", lambda: study)
+    monkeypatch.setattr(gate, "example_study", lambda: study)
     return study
 
 
@@ -42,46 +40,14 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_an_exported_model_gives_the_checkpoints_masks(checkpoint: Path, tmp_path: Path) -> None:
-    exported = export_model(checkpoint, tmp_path / "best.cdal", seed=3, votes=4)
+    exported = export_model(checkpoint, tmp_path / "best.cdal", replace(SCRIPT, seed=3, votes=4))
 
     assert (exported.manifest.seed, exported.manifest.votes) == (3, 4)
-    assert exported.agreement.flips == 0
+    assert exported.engines[0].agreement.flips == 0
     path = write_volume(tmp_path / "a.nii.gz")
-    ours = Segmenter(tmp_path / "best.cdal")(path)
+    ours = Segmenter(tmp_path / "best.cdal", engine="torchscript")(path)
     theirs = Segmenter(checkpoint, seed=3, votes=4, engine="torch")(path)
     np.testing.assert_allclose(ours.probability, theirs.probability, atol=1e-5)
-
-
-def test_the_stored_engine_is_used_exactly_when_it_fits(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    export_model(checkpoint, tmp_path / "best.cdal", half=True)
-    loaded: list[Path] = []
-    load = TorchScriptEngine.load
-    monkeypatch.setattr(
-        TorchScriptEngine, "load", classmethod(lambda cls, path, device: loaded.append(path) or load(path, device))
-    )
-
-    Segmenter(tmp_path / "best.cdal")
-    assert len(loaded) == 1
-    Segmenter(tmp_path / "best.cdal", seed=9)
-    Segmenter(tmp_path / "best.cdal", votes=1)
-    assert len(loaded) == 1, "another seed or vote count needs another engine"
-
-
-def test_an_engine_that_the_manifest_does_not_list_is_not_used(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = export_model(checkpoint, tmp_path / "best.cdal").folder
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"] = {"weights.safetensors": manifest["files"]["weights.safetensors"]}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-    def refuse(*arguments: object) -> None:
-        raise AssertionError("it was loaded")
-
-    monkeypatch.setattr(TorchScriptEngine, "load", refuse)
-    Segmenter(folder)
 
 
 def test_a_network_as_deep_as_its_canvas_exports(tmp_path: Path) -> None:
@@ -91,7 +57,7 @@ def test_a_network_as_deep_as_its_canvas_exports(tmp_path: Path) -> None:
         network=replace(VOLUME.network, multipliers=(1, 1, 1, 1, 1)),
         plan=replace(VOLUME.plan, divisor=16),
     )
-    assert export_model(save_tiny(deep, tmp_path / "deep"), tmp_path / "out").agreement.flips == 0
+    assert export_model(save_tiny(deep, tmp_path / "deep"), tmp_path / "out", SCRIPT).engines[0].agreement.flips == 0
 
 
 def test_an_export_does_not_replace_its_source(tmp_path: Path) -> None:
@@ -101,7 +67,10 @@ def test_an_export_does_not_replace_its_source(tmp_path: Path) -> None:
 
 
 def test_half_precision_halves_the_weights_and_the_engine_computes_with_them(checkpoint: Path, tmp_path: Path) -> None:
-    full, half = (export_model(checkpoint, tmp_path / name, half=name == "half") for name in ("full", "half"))
+    full, half = (
+        export_model(checkpoint, tmp_path / name, replace(SCRIPT, precision=precision))
+        for name, precision in (("full", "fp32"), ("half", "fp16"))
+    )
 
     size = {e.folder.name: (e.folder / "weights.safetensors").stat().st_size for e in (full, half)}
     assert size["half"] < 0.75 * size["full"]
@@ -112,33 +81,36 @@ def test_half_precision_halves_the_weights_and_the_engine_computes_with_them(che
 
 
 def test_a_model_folder_exports_again(checkpoint: Path, tmp_path: Path) -> None:
-    first = export_model(checkpoint, tmp_path / "first")
-    second = export_model(first.folder, tmp_path / "second")
+    first = export_model(checkpoint, tmp_path / "first", SCRIPT)
+    second = export_model(first.folder, tmp_path / "second", SCRIPT)
     assert load_model(first.folder).weights_sha256 == load_model(second.folder).weights_sha256
 
 
 def test_planar_models_and_real_images(tmp_path: Path) -> None:
     planar = save_tiny(PLANAR, tmp_path / "planar")
-    assert export_model(planar, tmp_path / "a").gate_images == "a synthetic image"
+    assert export_model(planar, tmp_path / "a", SCRIPT).gate_images == "a synthetic image"
     volume = save_tiny(VOLUME, tmp_path / "volume")
     write_volume(tmp_path / "data/x.nii.gz")
-    assert "1 case(s)" in export_model(volume, tmp_path / "b", data=tmp_path / "data").gate_images
+    assert "1 case(s)" in export_model(volume, tmp_path / "b", replace(SCRIPT, data=tmp_path / "data")).gate_images
 
 
-def test_an_engine_that_disagrees_is_refused_and_nothing_written(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("engine", ["torchscript", "onnx", "openvino"])
+def test_a_broken_engine_is_refused_and_nothing_written(
+    engine: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One weight of the traced graph differs from the reference's."""
-    trace = exporter.trace
+    """One weight of the folded graph differs from the reference's; every engine is made of that graph."""
+    if engine != "torchscript":
+        pytest.importorskip("onnx")
+        pytest.importorskip({"onnx": "onnxruntime"}.get(engine, engine))
+    build = FoldedSampler.__init__
 
-    def broken(generator: torch.nn.Module, sampling: Sampling) -> torch.jit.ScriptModule:
-        with torch.no_grad():
-            generator.out.weight.neg_()  # type: ignore[operator,union-attr]
-        return trace(generator, sampling)  # type: ignore[arg-type]
+    def broken(self: FoldedSampler, *arguments: object) -> None:
+        build(self, *arguments)  # type: ignore[arg-type]
+        self.generator.out.weight.neg_()
 
-    monkeypatch.setattr(exporter, "trace", broken)
-    with pytest.raises(GateError, match=r"torchscript.*disagrees with the float32 reference"):
-        export_model(checkpoint, tmp_path / "best.cdal")
+    monkeypatch.setattr(FoldedSampler, "__init__", broken)
+    with pytest.raises(GateError, match=rf"{engine}.*disagrees with the float32 reference"):
+        export_model(checkpoint, tmp_path / "best.cdal", ExportOptions(engines=(engine,)))
     assert not (tmp_path / "best.cdal").exists()
 
 
@@ -147,6 +119,7 @@ class Altered:
 
     name = "altered"
     device = "cpu"
+    precision = "fp32"
 
     def __init__(self, engine: Engine, change: float) -> None:
         self.engine, self.change = engine, change
@@ -165,7 +138,7 @@ def reference() -> TorchEngine:
     ("change", "passes"), [(0.0, True), (1.0, False), (float("nan"), False), (float("inf"), False)]
 )
 def test_the_gate(change: float, passes: bool, small_gate: Study) -> None:
-    agreement = compare(Altered(reference(), change), reference(), VOLUME, [small_gate])
+    agreement = Gate(VOLUME, reference(), gate_images(VOLUME, [small_gate])).compare(Altered(reference(), change))
     assert agreement.passes(Limits()) is passes
     assert agreement.finite is bool(np.isfinite(change))
 
@@ -194,8 +167,8 @@ def test_errors(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_the_manifest_lists_every_file(checkpoint: Path, tmp_path: Path) -> None:
-    folder = export_model(checkpoint, tmp_path / "best.cdal").folder
+    folder = export_model(checkpoint, tmp_path / "best.cdal", SCRIPT).folder
     files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {"manifest.json"}
     assert set(read_manifest(folder).files) == files
-    fingerprint = json.loads((folder / "engines/cpu.json").read_text())
-    assert fingerprint["weights"] == load_model(folder).weights_sha256
+    fingerprint = json.loads((folder / "engines/torchscript-cpu-fp32.json").read_text())
+    assert fingerprint["fingerprint"]["weights"] == load_model(folder).weights_sha256

@@ -1,0 +1,115 @@
+"""The OpenVINO engine for CPUs: the same graph as ONNX, in bfloat16 where the CPU has instructions for it.
+
+OpenVINO is fastest for one fixed shape, and compiling for it takes a second or two. So images run one by one or in
+fours, the last four filled up, and the shapes used last stay compiled. That an image always runs in one of two shapes
+also keeps its result the same, whatever it is batched with.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from cdal_sdk.engines.base import Precision, Target, VoteMaps
+from cdal_sdk.engines.folded import FoldedSampler
+from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
+from cdal_sdk.errors import EngineError
+from cdal_sdk.network import Generator
+
+__all__ = ["BUILDER", "OpenVinoEngine"]
+
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+_SHAPES_KEPT = 8
+_BATCH = 4
+
+
+class OpenVinoEngine:
+    """Runs the ONNX graph through OpenVINO's CPU plug-in.
+
+    Args:
+        model: a file, or a serialised model.
+        precision: "bf16" or "fp32".
+
+    Raises:
+        EngineError: if OpenVINO refuses it.
+    """
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(self, model: Path | bytes, precision: Precision) -> None:
+        self.precision = precision
+        self._core = openvino.Core()
+        self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        try:
+            self._model = self._core.read_model(model if isinstance(model, bytes) else str(model))
+        except RuntimeError as error:
+            where = None if isinstance(model, bytes) else model
+            raise EngineError("OpenVINO does not open this", where=where, remedy="export it again") from error
+
+    def run(self, images: NDArray[np.float32]) -> VoteMaps:
+        """See `Engine.run`."""
+        outputs = self.probe(images)
+        return VoteMaps(outputs["mean"], outputs["spread"])
+
+    def probe(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Every output of the graph, by name; those of single votes only for one image."""
+        if len(images) == 1:
+            return self._infer(images)
+        parts = []
+        for start in range(0, len(images), _BATCH):
+            chunk = images[start : start + _BATCH]
+            filled = np.concatenate([chunk, np.repeat(chunk[-1:], _BATCH - len(chunk), axis=0)])
+            parts.append({name: values[: len(chunk)] for name, values in self._infer(filled).items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _infer(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        request = self._request(images.shape)
+        request.infer([images])
+        return {o.any_name: np.array(request.get_tensor(o).data, np.float32) for o in request.model_outputs}
+
+    def _request(self, shape: tuple[int, ...]) -> Any:
+        """A compiled model of one shape."""
+        if shape not in self._requests:
+            model = self._model.clone()
+            model.reshape(list(shape))
+            settings = {"INFERENCE_PRECISION_HINT": _HINTS[self.precision], "PERFORMANCE_HINT": "LATENCY"}
+            self._requests[shape] = self._core.compile_model(model, "CPU", settings).create_infer_request()
+            if len(self._requests) > _SHAPES_KEPT:
+                self._requests.popitem(last=False)
+        self._requests.move_to_end(shape)
+        return self._requests[shape]
+
+
+class _OpenVinoBuilder:
+    suffix = ".openvino.onnx"
+    needs_device = False
+    takes_islands = False
+
+    def precisions(self, device: str) -> tuple[Precision, ...]:
+        if device != "cpu":
+            return ()
+        capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return ("bf16", "fp32") if "BF16" in capabilities else ("fp32",)
+
+    def environment(self, device: str) -> Mapping[str, str]:
+        version = openvino.get_version().split("-")[0]
+        return {"openvino": version, "cpu_precisions": " ".join(self.precisions(device))}
+
+    def build(self, generator: Generator, target: Target, path: Path) -> None:
+        sampling = target.sampling
+        sampler = FoldedSampler(generator, sampling.schedule, sampling.noise())
+        size = target.canvas if target.fixed_size else None
+        path.write_bytes(write_graph(sampler, GraphOptions(size=size, norm="statistics")).SerializeToString())
+
+    def load(self, path: Path, target: Target) -> OpenVinoEngine:
+        return OpenVinoEngine(path, target.precision)
+
+
+BUILDER = _OpenVinoBuilder()

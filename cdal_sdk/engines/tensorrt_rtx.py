@@ -1,0 +1,147 @@
+"""The TensorRT-RTX engine: built ahead of time from the ONNX graph, on any machine; it opens only on an RTX GPU.
+
+The network is strongly typed: what the graph says is half precision is half precision, and nothing else is. A build
+also proves that TensorRT takes every operator; `network_layers` tells what became of the graph.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorrt_rtx_bindings as trt
+import torch
+from numpy.typing import NDArray
+
+from cdal_sdk.engines.base import BatchProfile, Precision, Target, VoteMaps
+from cdal_sdk.engines.folded import FoldedSampler
+from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
+from cdal_sdk.errors import EngineError
+from cdal_sdk.network import Generator
+
+__all__ = ["BUILDER", "TensorRtEngine", "build_plan", "network_layers"]
+
+_LOGGER = trt.Logger(trt.Logger.ERROR)
+
+
+class _Network:
+    """A parsed ONNX graph; holds what its parts must outlive."""
+
+    def __init__(self, graph: bytes) -> None:
+        self.builder = trt.Builder(_LOGGER)
+        flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        self.definition = self.builder.create_network(flags)
+        self.parser = trt.OnnxParser(self.definition, _LOGGER)
+        if not self.parser.parse(graph):
+            problems = "; ".join(str(self.parser.get_error(i).desc()) for i in range(self.parser.num_errors))
+            raise EngineError(f"TensorRT refuses the graph: {problems}", remedy="export with --fp32 and compare")
+
+
+def network_layers(graph: bytes) -> Counter[tuple[str, str]]:
+    """How many layers of each kind and output type TensorRT makes of an ONNX graph, by (layer, type).
+
+    Raises:
+        EngineError: if it refuses an operator.
+    """
+    network = _Network(graph).definition
+    layers = (network.get_layer(i) for i in range(network.num_layers))
+    return Counter((layer.type.name, layer.get_output(0).dtype.name) for layer in layers)
+
+
+def build_plan(graph: bytes, batch: BatchProfile, smallest: tuple[int, int], largest: tuple[int, int]) -> bytes:
+    """Build a serialised engine; no GPU is needed.
+
+    Args:
+        graph: serialised ONNX.
+        batch: images at once.
+        smallest: height and width.
+        largest: height and width; also what the engine is tuned for.
+
+    Raises:
+        EngineError: if TensorRT refuses the graph or cannot build it.
+    """
+    network = _Network(graph)
+    config = network.builder.create_builder_config()
+    profile = network.builder.create_optimization_profile()
+    channels = network.definition.get_input(0).shape[1]
+    shapes = [(n, channels, *size) for n, size in zip(batch, (smallest, largest, largest), strict=True)]
+    profile.set_shape("image", *shapes)
+    config.add_optimization_profile(profile)
+    plan = network.builder.build_serialized_network(network.definition, config)
+    if plan is None:
+        raise EngineError("TensorRT could not build the engine", remedy="see its messages above")
+    return bytes(plan)
+
+
+class TensorRtEngine:
+    """Runs a serialised engine on tensors of PyTorch.
+
+    Args:
+        plan: from `build_plan`.
+        precision: of its graph.
+        most: images at once.
+
+    Raises:
+        EngineError: if it does not open on this GPU.
+    """
+
+    name = "tensorrt-rtx"
+    device = "cuda"
+
+    def __init__(self, plan: bytes, precision: Precision, most: int) -> None:
+        self.precision, self._most = precision, most
+        self._runtime = trt.Runtime(_LOGGER)
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise EngineError("TensorRT does not open this engine here", remedy="export it again, or use another one")
+        self._context = self._engine.create_execution_context()
+
+    def run(self, images: NDArray[np.float32]) -> VoteMaps:
+        """See `Engine.run`."""
+        parts = [self._run(images[i : i + self._most]) for i in range(0, len(images), self._most)]
+        mean, spread = (np.concatenate(maps) for maps in zip(*parts, strict=True))
+        return VoteMaps(mean, spread)
+
+    def _run(self, images: NDArray[np.float32]) -> VoteMaps:
+        tensors: dict[str, Any] = {"image": torch.from_numpy(np.ascontiguousarray(images)).cuda()}
+        self._context.set_input_shape("image", tuple(images.shape))
+        for name in ("mean", "spread"):
+            shape = tuple(self._context.get_tensor_shape(name))
+            tensors[name] = torch.empty(shape, dtype=torch.float32, device="cuda")
+        for name, tensor in tensors.items():
+            self._context.set_tensor_address(name, tensor.data_ptr())
+        stream = torch.cuda.current_stream()
+        if not self._context.execute_async_v3(stream.cuda_stream):
+            raise EngineError("TensorRT failed to run the engine", remedy="use another engine")
+        stream.synchronize()
+        return VoteMaps(tensors["mean"].cpu().numpy(), tensors["spread"].cpu().numpy())
+
+
+class _TensorRtBuilder:
+    suffix = ".tensorrt-rtx.engine"
+    needs_device = False
+    takes_islands = True
+
+    def precisions(self, device: str) -> tuple[Precision, ...]:
+        return ("fp16", "fp32") if device == "cuda" and torch.cuda.is_available() else ()
+
+    def environment(self, device: str) -> Mapping[str, str]:  # noqa: ARG002 - one engine runs on every RTX GPU
+        return {"tensorrt-rtx": trt.__version__}
+
+    def build(self, generator: Generator, target: Target, path: Path) -> None:
+        sampling = target.sampling
+        sampler = FoldedSampler(generator, sampling.schedule, sampling.noise())
+        size = target.canvas if target.fixed_size else None
+        options = GraphOptions(size=size, precision=target.precision, islands=target.islands)
+        smallest = target.canvas if target.fixed_size else (generator.config.divisor,) * 2
+        graph = write_graph(sampler, options).SerializeToString()
+        path.write_bytes(build_plan(graph, target.batch, smallest, target.canvas))
+
+    def load(self, path: Path, target: Target) -> TensorRtEngine:
+        return TensorRtEngine(path.read_bytes(), target.precision, target.batch.most)
+
+
+BUILDER = _TensorRtBuilder()

@@ -1,0 +1,121 @@
+"""The TensorRT engine for data-centre and other NVIDIA GPUs, through torch-tensorrt's Dynamo path.
+
+The file is TorchScript with the TensorRT engine embedded: it loads without recompiling, in Python or in C++ with
+libtorch and the torch-tensorrt runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch_tensorrt
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cdal_sdk.diffusion import VoteStatistics
+from cdal_sdk.engines.base import Precision, Target, VoteMaps
+from cdal_sdk.engines.folded import FoldedSampler
+from cdal_sdk.errors import EngineError
+from cdal_sdk.network import Generator
+
+__all__ = ["BUILDER", "TorchTensorRtEngine"]
+
+
+class _Autocast(nn.Module):
+    """The sampler with half-precision convolutions and products as part of its graph, so that the graph is typed."""
+
+    def __init__(self, sampler: FoldedSampler, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.sampler, self.dtype = sampler, dtype
+
+    def forward(self, image: Tensor) -> VoteStatistics:
+        with torch.autocast("cuda", dtype=self.dtype or torch.float16, enabled=self.dtype is not None):
+            mean, spread = self.sampler(image)
+        return VoteStatistics(mean.float(), spread.float())
+
+
+class TorchTensorRtEngine:
+    """Runs TorchScript with embedded TensorRT engines.
+
+    Args:
+        module: as loaded.
+        target: what it was built for.
+    """
+
+    name = "tensorrt"
+    device = "cuda"
+
+    def __init__(self, module: torch.jit.ScriptModule, target: Target) -> None:
+        self.precision: Precision = target.precision
+        self._module, self._most = module, target.batch.most
+
+    @torch.inference_mode()
+    def run(self, images: NDArray[np.float32]) -> VoteMaps:
+        """See `Engine.run`."""
+        means, spreads = [], []
+        for start in range(0, len(images), self._most):
+            mean, spread = self._module(torch.from_numpy(images[start : start + self._most]).cuda())
+            means.append(mean.cpu().numpy())
+            spreads.append(spread.cpu().numpy())
+        return VoteMaps(np.concatenate(means), np.concatenate(spreads))
+
+
+class _TorchTensorRtBuilder:
+    suffix = ".tensorrt.ts"
+    needs_device = True
+    takes_islands = False
+
+    def precisions(self, device: str) -> tuple[Precision, ...]:
+        return ("fp16", "bf16", "fp32") if device == "cuda" and torch.cuda.is_available() else ()
+
+    def environment(self, device: str) -> Mapping[str, str]:  # noqa: ARG002 - it only runs on CUDA
+        major, minor = torch.cuda.get_device_capability()
+        return {
+            "torch": torch.__version__,
+            "torch-tensorrt": torch_tensorrt.__version__,
+            "gpu": torch.cuda.get_device_name(),
+            "compute_capability": f"{major}.{minor}",
+        }
+
+    def build(self, generator: Generator, target: Target, path: Path) -> None:
+        sampling, config, batch = target.sampling, generator.config, target.batch
+        half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(target.precision)
+        # TensorRT wants all sizes between a smallest and a largest one; the network's divisor is ours to keep.
+        largest = target.canvas
+        smallest = largest if target.fixed_size else (min(2 * config.divisor, largest[0]),) * 2
+        example = torch.zeros(batch.best, config.image_channels, *largest, device="cuda")
+        dimensions = {0: torch.export.Dim("batch", min=batch.least, max=batch.most)}
+        if not target.fixed_size:
+            for axis, name in ((2, "rows"), (3, "columns")):
+                steps = torch.export.Dim(name, min=2, max=largest[axis - 2] // config.divisor)
+                dimensions[axis] = config.divisor * steps
+        shapes = torch_tensorrt.Input(
+            min_shape=(batch.least, config.image_channels, *smallest),
+            opt_shape=(batch.best, config.image_channels, *largest),
+            max_shape=(batch.most, config.image_channels, *largest),
+            dtype=torch.float32,
+        )
+        try:
+            with torch.no_grad():
+                sampler = FoldedSampler(generator, sampling.schedule, sampling.noise())
+                module = _Autocast(sampler, half).cuda().eval()
+                program = torch.export.export(module, (example,), dynamic_shapes={"image": dimensions}, strict=False)
+                compiled = torch_tensorrt.dynamo.compile(
+                    program, inputs=[shapes], use_explicit_typing=True, truncate_double=True, min_block_size=1
+                )
+                torch_tensorrt.save(compiled, str(path), output_format="torchscript", inputs=[example])
+        except Exception as error:
+            raise EngineError(f"torch-tensorrt cannot build this ({error})", remedy="use another engine") from error
+
+    def load(self, path: Path, target: Target) -> TorchTensorRtEngine:
+        try:
+            module = torch.jit.load(str(path), map_location="cuda")  # type: ignore[no-untyped-call]
+        except (RuntimeError, ValueError) as error:
+            raise EngineError("the TensorRT file does not open here", where=path, remedy="export it again") from error
+        return TorchTensorRtEngine(module, target)
+
+
+BUILDER = _TorchTensorRtBuilder()

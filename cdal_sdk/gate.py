@@ -1,0 +1,195 @@
+"""The gate: an engine that disagrees with the float32 reference is not used, and not written by an export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from cdal_sdk.bundle import Manifest
+from cdal_sdk.engines import Engine
+from cdal_sdk.errors import GateError
+from cdal_sdk.example import example_study
+from cdal_sdk.masks import decide, dice, probabilities
+from cdal_sdk.slicing import prepare
+from cdal_sdk.study import Source, Study
+
+__all__ = ["Agreement", "Gate", "Limits", "gate_images", "synthetic_images"]
+
+_IMAGES_PER_STUDY = 64  # evenly chosen: finely overlapping tiles repeat what they show
+_IMAGES_AT_FIRST_USE = 4
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far an engine may be from the reference.
+
+    Attributes:
+        dice: least Dice of any label over all images.
+        flips: largest share of pixels whose label changes.
+        probability: largest difference of a vote mean on the scale [0, 1]; it counts where both masks are empty, too.
+        volume_change: largest relative change of a label's size.
+    """
+
+    dice: float = 0.995
+    flips: float = 0.002
+    probability: float = 0.05
+    volume_change: float = 0.01
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far an engine is from the reference, over all images together.
+
+    Attributes:
+        dice: of each label between the two masks; 1 where both are empty.
+        flips: share of pixels whose label differs.
+        probability: largest difference of a vote mean on the scale [0, 1].
+        volume_change: largest relative change of a label's size.
+        finite: whether every value is a number.
+        images: 2-D images compared.
+    """
+
+    dice: dict[str, float]
+    flips: float
+    probability: float
+    volume_change: float
+    finite: bool
+    images: int
+
+    def passes(self, limits: Limits) -> bool:
+        """Whether the engine may be used."""
+        return (
+            self.finite
+            and min(self.dice.values()) >= limits.dice
+            and self.flips <= limits.flips
+            and self.probability <= limits.probability
+            and self.volume_change <= limits.volume_change
+        )
+
+    def __str__(self) -> str:
+        dice = ", ".join(f"{name} {value:.4f}" for name, value in self.dice.items())
+        return (
+            f"Dice {dice}; flipped pixels {100 * self.flips:.4f} %; largest probability difference "
+            f"{self.probability:.2g}; volume change {100 * self.volume_change:.3f} %; {self.images} images"
+            + ("" if self.finite else "; values that are no numbers")
+        )
+
+
+class Gate:
+    """Holds engines against one reference on the same images; the noise is the same by construction.
+
+    Args:
+        manifest: of the model.
+        reference: the eager float32 engine; it runs once, when it is first needed.
+        images: arrays [n, channel, h, w], each of one size.
+        limits: of what passes.
+        batch: images at once.
+
+    Raises:
+        GateError: if there is nothing to compare on.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        reference: Engine,
+        images: Sequence[NDArray[np.float32]],
+        limits: Limits = Limits(),
+        batch: int = 8,
+    ) -> None:
+        if not sum(map(len, images)):
+            raise GateError("there is no image to hold the engine against", remedy="give some with --data")
+        self.manifest, self.limits, self.images = manifest, limits, images
+        self._reference, self._batch = reference, batch
+
+    def __call__(self, engine: Engine) -> str:
+        """The figures of an engine that passes; see `check`."""
+        return str(self.check(engine))
+
+    def check(self, engine: Engine) -> Agreement:
+        """Compare, and refuse an engine outside the limits.
+
+        Raises:
+            GateError: with all figures.
+        """
+        agreement, limits = self.compare(engine), self.limits
+        if not agreement.passes(limits):
+            raise GateError(
+                f"in {engine.precision} it disagrees with the float32 reference: {agreement} (limits: Dice "
+                f"{limits.dice:g}, flips {100 * limits.flips:g} %, probability {limits.probability:g}, volume "
+                f"{100 * limits.volume_change:g} %)",
+                where=f"engine '{engine.name}'",
+                remedy="use --fp32, or leave this engine out",
+            )
+        return agreement
+
+    def compare(self, engine: Engine) -> Agreement:
+        """How far an engine is from the reference."""
+        labels, decision, polarity = self.manifest.labels, self.manifest.decision, self.manifest.polarity
+        ours, difference, finite = [], 0.0, True
+        theirs, their_shares = self._answers
+        for images, expected in zip(self._batches(), their_shares, strict=True):
+            mean, spread = (np.moveaxis(values, 1, 0) for values in engine.run(images))
+            finite = finite and bool(np.isfinite(mean).all() and np.isfinite(spread).all())
+            ours.append(decide(mean, labels, decision, polarity).ravel())
+            shares = probabilities(mean, spread, decision, polarity)[0]
+            difference = max(difference, float(np.abs(shares - expected).max()))
+        mask = np.concatenate(ours)
+        sizes = {label.name: (mask == label.value, theirs == label.value) for label in labels}
+        return Agreement(
+            dice={label.name: dice(mask, theirs, label.value) for label in labels},
+            flips=float((mask != theirs).mean()),
+            probability=difference,
+            volume_change=max(abs(int(a.sum()) - int(b.sum())) / max(1, int(b.sum())) for a, b in sizes.values()),
+            finite=finite,
+            images=sum(map(len, self.images)),
+        )
+
+    def _batches(self) -> Iterator[NDArray[np.float32]]:
+        for images in self.images:
+            for start in range(0, len(images), self._batch):
+                yield images[start : start + self._batch]
+
+    @cached_property
+    def _answers(self) -> tuple[NDArray[np.uint8], list[NDArray[np.float32]]]:
+        """The reference's mask of all pixels, and its probabilities a batch."""
+        labels, decision, polarity = self.manifest.labels, self.manifest.decision, self.manifest.polarity
+        masks, shares = [], []
+        for images in self._batches():
+            mean, spread = (np.moveaxis(values, 1, 0) for values in self._reference.run(images))
+            masks.append(decide(mean, labels, decision, polarity).ravel())
+            shares.append(probabilities(mean, spread, decision, polarity)[0])
+        return np.concatenate(masks), shares
+
+
+def gate_images(manifest: Manifest, studies: Sequence[Study]) -> list[NDArray[np.float32]]:
+    """Network inputs of studies for a gate, at most 64 a study."""
+    return [_spread(prepare(study, manifest.plan).images, _IMAGES_PER_STUDY) for study in studies]
+
+
+def synthetic_images(manifest: Manifest, count: int = _IMAGES_AT_FIRST_USE) -> list[NDArray[np.float32]]:
+    """Images for a gate where there are no real ones: of the synthetic example, or smooth random structure."""
+    study = example_study() if manifest.plan.kind == "volume" else _picture(manifest)
+    return [_spread(prepare(study, manifest.plan).images, count)]
+
+
+def _spread(images: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """So many images, evenly chosen without the outermost, which show the least."""
+    if len(images) <= count:
+        return images
+    chosen: NDArray[np.float32] = images[np.linspace(0, len(images) - 1, count + 2).round().astype(int)[1:-1]]
+    return chosen
+
+
+def _picture(manifest: Manifest) -> Study:
+    """Smooth random structure of the canvas's size, in 8-bit values."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((manifest.plan.channels, *manifest.plan.canvas))
+    smooth = ndimage.gaussian_filter(noise, (0, 8, 8))
+    scaled = (smooth - smooth.min()) / np.ptp(smooth) * 255
+    return Study("synthetic", scaled[..., None].astype(np.float32), None, Source("array"))

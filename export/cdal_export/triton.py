@@ -1,0 +1,103 @@
+"""A Triton model repository from exported engines, with dynamic batching."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from cdal_export.exporter import Exported
+from cdal_sdk.bundle import Manifest
+from cdal_sdk.engines import BatchProfile
+from cdal_sdk.errors import OutputError, UsageError
+
+__all__ = ["model_config", "write_repository"]
+
+
+@dataclass(frozen=True)
+class _Backend:
+    """How Triton runs an engine: its `platform` or `backend` line, and the name that it gives the file."""
+
+    line: str
+    file: str
+    instance: str
+
+
+_BACKENDS = {
+    "onnx": _Backend('platform: "onnxruntime_onnx"', "model.onnx", "KIND_AUTO"),
+    "tensorrt": _Backend('platform: "pytorch_libtorch"', "model.pt", "KIND_GPU"),
+}
+
+_CONFIG = """\
+# Image in, vote mean and spread out: {description}.
+name: "{name}"
+{backend}
+max_batch_size: {most}
+input [ {{ name: "{image}", data_type: TYPE_FP32, dims: [ {channels}, {height}, {width} ] }} ]
+output [
+  {{ name: "{mean}", data_type: TYPE_FP32, dims: [ {labels}, {height}, {width} ] }},
+  {{ name: "{spread}", data_type: TYPE_FP32, dims: [ {labels}, {height}, {width} ] }}
+]
+instance_group [ {{ count: 1, kind: {instance} }} ]
+dynamic_batching {{ preferred_batch_size: [ {best}, {most} ], max_queue_delay_microseconds: 2000 }}
+"""
+
+
+def model_config(manifest: Manifest, engine: str, name: str, batch: BatchProfile) -> str:
+    """The text of a config.pbtxt; sizes that the model leaves open are -1.
+
+    Args:
+        manifest: of the model.
+        engine: "onnx" or "tensorrt".
+        name: of the model in the repository.
+        batch: images at once.
+    """
+    backend, fixed = _BACKENDS[engine], manifest.plan.fit != "pad"
+    height, width = manifest.plan.canvas if fixed else (-1, -1)
+    named = engine == "onnx"  # libtorch knows inputs and outputs by their place only
+    return _CONFIG.format(
+        description=manifest.description,
+        name=name,
+        backend=backend.line,
+        instance=backend.instance,
+        image="image" if named else "image__0",
+        mean="mean" if named else "mean__0",
+        spread="spread" if named else "spread__1",
+        channels=manifest.network.image_channels,
+        labels=manifest.network.label_channels,
+        height=height,
+        width=width,
+        best=batch.best,
+        most=batch.most,
+    )
+
+
+def write_repository(exported: Exported, folder: Path) -> list[Path]:
+    """Write `<model>-<engine>/config.pbtxt` and `<model>-<engine>/1/...` for every engine that Triton runs.
+
+    Returns:
+        The files.
+
+    Raises:
+        UsageError: if none of the engines is one that Triton runs.
+        OutputError: if the folder cannot be written.
+    """
+    batch, written = BatchProfile(), []
+    for engine in exported.engines:
+        if engine.name not in _BACKENDS:
+            continue
+        backend = _BACKENDS[engine.name]
+        name = f"{exported.manifest.name}-{engine.name}"
+        model, config = folder / name / "1" / backend.file, folder / name / "config.pbtxt"
+        try:
+            model.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(exported.folder / engine.file, model)
+            config.write_text(model_config(exported.manifest, engine.name, name, batch), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(
+                f"the repository cannot be written ({error.strerror})", where=folder, remedy="choose another --triton"
+            ) from error
+        written += [config, model]
+    if not written:
+        raise UsageError("no engine of this export is one that Triton runs", remedy="add --engine onnx")
+    return written

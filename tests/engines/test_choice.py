@@ -1,0 +1,280 @@
+"""Which engine is taken: stored, kept or built; every reason not to take one ends in the next one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cdal_sdk.engines import (
+    Engine,
+    EngineCache,
+    EngineKind,
+    EngineRequest,
+    Precision,
+    Target,
+    VoteMaps,
+    check_engine_name,
+    choice,
+    engine_names,
+    fingerprint,
+    make_engine,
+    registry,
+    stored_engine_names,
+)
+from cdal_sdk.errors import EngineError, GateError, MissingExtraError, UsageError
+from cdal_sdk.network import Generator
+from tests.tiny_model import VOLUME, tiny_generator
+
+
+class Fake:
+    """A builder whose engines are files with its version; it counts what it builds."""
+
+    suffix = ".fake"
+    needs_device = False
+    takes_islands = False
+
+    def __init__(self, name: str, *precisions: Precision) -> None:
+        self.name, self.offers, self.version, self.built = name, precisions, "1", 0
+
+    def precisions(self, device: str) -> tuple[Precision, ...]:
+        return self.offers
+
+    def environment(self, device: str) -> Mapping[str, str]:
+        return {"library": self.version}
+
+    def build(self, generator: Generator, target: Target, path: Path) -> None:
+        self.built += 1
+        path.write_text(f"{self.name} {target.precision}")
+
+    def load(self, path: Path, target: Target) -> Engine:
+        if path.read_text() != f"{self.name} {target.precision}":
+            raise EngineError("this is no engine", where=path)
+        return FakeEngine(self.name, target)
+
+
+class FakeEngine:
+    def __init__(self, name: str, target: Target) -> None:
+        self.name, self.device, self.precision = name, target.device, target.precision
+
+    def run(self, images: np.ndarray) -> VoteMaps:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fake]:
+    """Two engines, the faster one with two precisions."""
+    fakes = {"fast": Fake("fast", "bf16", "fp32"), "slow": Fake("slow", "fp32")}
+    kinds = tuple(EngineKind(name, name, ("cpu",)) for name in fakes)
+    monkeypatch.setattr(registry, "ENGINES", kinds)
+    monkeypatch.setattr(choice, "builder_of", lambda kind: fakes[kind.name])
+    return fakes
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> EngineRequest:
+    cache = EngineCache(tmp_path / "cache")
+    return EngineRequest(tiny_generator(VOLUME), VOLUME.sampling(), "cpu", "weights", cache=cache)
+
+
+def refuse(*refused: tuple[str, str]) -> Callable[[Engine], str]:
+    def gate(engine: Engine) -> str:
+        if (engine.name, engine.precision) in refused:
+            raise GateError("it disagrees", where=engine.name)
+        return "it agrees"
+
+    return gate
+
+
+def test_names() -> None:
+    assert {"auto", "torch", "torchscript", "onnx", "openvino", "tensorrt", "tensorrt-rtx"} <= set(engine_names())
+    with pytest.raises(UsageError, match="no engine 'cuda'; choose one of: auto, tensorrt"):
+        check_engine_name("cuda")
+
+
+def test_a_missing_library_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"needs the package 'openvino'.*cdal-sdk\[openvino\]"):
+        registry.builder_of(registry.engine_kind("openvino"))
+    assert registry.builder_of(registry.engine_kind("torchscript")), "every installation has this one"
+
+
+def test_auto_takes_the_fastest_that_passes(fakes, request_) -> None:
+    engine = make_engine("auto", replace(request_, gate=refuse()))
+    assert (engine.name, engine.precision) == ("fast", "bf16")
+
+
+def test_a_refused_precision_gives_way_to_the_next(fakes, request_, caplog) -> None:
+    gated = replace(request_, gate=refuse(("fast", "bf16")))
+    assert make_engine("auto", gated).precision == "fp32"
+    assert fakes["fast"].built == 2
+    assert make_engine("auto", gated).precision == "fp32"
+    assert fakes["fast"].built == 2, "the refusal is remembered, and what passed is kept"
+
+
+def test_a_refused_engine_gives_way_to_the_next_with_a_reason(fakes, request_, caplog) -> None:
+    with caplog.at_level(logging.INFO):
+        engine = make_engine("auto", replace(request_, gate=refuse(("fast", "bf16"), ("fast", "fp32"))))
+    assert engine.name == "slow"
+    assert "engine fast is passed over: fast: it disagrees" in caplog.text
+    assert "engine slow on cpu in fp32 (faster ones cannot be used here: fast)" in caplog.text
+
+
+def test_where_nothing_can_be_used_the_reference_runs(fakes, request_) -> None:
+    everything = (("fast", "bf16"), ("fast", "fp32"), ("slow", "fp32"))
+    assert make_engine("auto", replace(request_, gate=refuse(*everything))).name == "torch"
+
+
+def test_an_engine_asked_for_by_name_is_not_replaced(fakes, request_) -> None:
+    with pytest.raises(GateError, match="disagrees"):
+        make_engine("slow", replace(request_, gate=refuse(("slow", "fp32"))))
+    with pytest.raises(GateError, match="disagreed with the float32 reference earlier"):
+        make_engine("slow", replace(request_, gate=refuse(("slow", "fp32"))))
+
+
+def test_a_half_that_an_engine_lacks_becomes_its_own_half_or_float32(fakes, request_) -> None:
+    assert make_engine("fast", replace(request_, precision="fp16")).precision == "bf16"
+    assert make_engine("fast", replace(request_, precision="fp32")).precision == "fp32"
+    assert make_engine("slow", replace(request_, precision="fp16")).precision == "fp32"
+
+
+def test_a_device_that_an_engine_lacks_is_an_error(fakes, request_) -> None:
+    with pytest.raises(EngineError, match="does not run on cuda"):
+        make_engine("slow", replace(request_, device="cuda"))
+    fakes["slow"].offers = ()
+    with pytest.raises(EngineError, match="finds no cpu that it can use"):
+        make_engine("slow", request_)
+
+
+# --- engines kept from earlier runs -------------------------------------------------------------------------------
+
+
+def test_a_built_engine_is_kept_until_anything_changes(fakes, request_) -> None:
+    for _ in range(2):
+        make_engine("slow", request_)
+    assert fakes["slow"].built == 1
+    for changed in (
+        replace(request_, weights_sha256="others"),
+        replace(request_, sampling=VOLUME.sampling(votes=1)),
+        replace(request_, sampling=VOLUME.sampling(seed=9)),
+        replace(request_, fixed_size=True),
+    ):
+        built = fakes["slow"].built
+        make_engine("slow", changed)
+        assert fakes["slow"].built == built + 1
+    fakes["slow"].version = "2"
+    make_engine("slow", request_)
+    assert fakes["slow"].built == 6
+
+
+def test_a_damaged_kept_engine_is_built_again(fakes, request_, caplog) -> None:
+    make_engine("slow", request_)
+    (kept,) = request_.cache.folder.glob("*/engine.fake")
+    kept.write_text("slow fp33")
+    make_engine("slow", request_)
+    assert fakes["slow"].built == 2
+    assert "is damaged and will be built again" in caplog.text
+    assert kept.read_text() == "slow fp32"
+
+
+def test_a_refused_engine_is_not_kept(fakes, request_) -> None:
+    with pytest.raises(GateError):
+        make_engine("slow", replace(request_, gate=refuse(("slow", "fp32"))))
+    assert not list(request_.cache.folder.glob("*/engine.fake"))
+    assert not list(request_.cache.folder.glob(".building*"))
+
+
+def test_builds_that_race_do_not_harm_each_other(fakes, request_) -> None:
+    """All build before the first one is done; each gets an engine, and one whole entry remains."""
+    barrier, engines = threading.Barrier(4), []
+    build = fakes["slow"].build
+
+    def slow_build(generator, target, path) -> None:
+        barrier.wait(timeout=30)
+        build(generator, target, path)
+
+    fakes["slow"].build = slow_build
+    threads = [threading.Thread(target=lambda: engines.append(make_engine("slow", request_))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [engine.name for engine in engines] == ["slow"] * 4
+    assert len(list(request_.cache.folder.glob("*/engine.fake"))) == 1
+    assert not list(request_.cache.folder.glob(".building*"))
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(fakes, request_, tmp_path, caplog) -> None:
+    (tmp_path / "file").touch()
+    engine = make_engine("slow", replace(request_, cache=EngineCache(tmp_path / "file" / "cache")))
+    assert engine.name == "slow"
+    assert "built engines cannot be kept" in caplog.text
+
+
+# --- engines that came with the model -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stored(fakes, request_, tmp_path) -> Callable[..., EngineRequest]:
+    """A function that stores the slow engine with a model; returns the request with it."""
+
+    def store(content: str = "slow fp32", gate: str | None = "it agrees", **changes: object) -> EngineRequest:
+        target = request_.target("fp32")
+        names = stored_engine_names(registry.engine_kind("slow"), ".fake", target)
+        engine, description = (tmp_path / name for name in names)
+        engine.parent.mkdir(exist_ok=True)
+        engine.write_text(content)
+        found = fingerprint("slow", target, {"library": "1"}) | changes
+        description.write_text(json.dumps({"fingerprint": found, "gate": gate}))
+        return replace(request_, stored=dict(zip(names, (engine, description), strict=True)))
+
+    return store
+
+
+def test_a_stored_engine_that_fits_is_taken_without_another_gate(fakes, stored) -> None:
+    assert make_engine("slow", replace(stored(), gate=refuse(("slow", "fp32")))).name == "slow"
+    assert fakes["slow"].built == 0
+
+
+def test_a_stored_precision_goes_before_a_faster_one(fakes, request_, tmp_path) -> None:
+    target = request_.target("fp32")
+    names = stored_engine_names(registry.engine_kind("fast"), ".fake", target)
+    files = {name: tmp_path / Path(name).name for name in names}
+    files[names[0]].write_text("fast fp32")
+    files[names[1]].write_text(json.dumps({"fingerprint": fingerprint("fast", target, {"library": "1"}), "gate": "ok"}))
+    assert make_engine("auto", replace(request_, stored=files)).precision == "fp32"
+    assert fakes["fast"].built == 0
+
+
+@pytest.mark.parametrize("changes", [{"library": "0"}, {"seed": 5}, {"weights": "old"}, {"graph_version": 0}])
+def test_a_stale_or_foreign_one_is_built_again_and_gated(fakes, stored, changes, caplog) -> None:
+    with caplog.at_level(logging.INFO), pytest.raises(GateError):
+        make_engine("slow", replace(stored(**changes), gate=refuse(("slow", "fp32"))))
+    assert fakes["slow"].built == 1
+    assert f"the stored engine slow was built for another {next(iter(changes))}" in caplog.text
+
+
+def test_one_that_does_not_open_is_built_again(fakes, stored, caplog) -> None:
+    assert make_engine("slow", stored("nonsense")).name == "slow"
+    assert "the stored engine slow is not used" in caplog.text
+
+
+def test_one_that_was_not_gated_yet_is_gated_once_at_its_first_use(fakes, stored) -> None:
+    gates: list[Engine] = []
+    request = replace(stored(gate=None), gate=lambda engine: gates.append(engine) or "it agrees")
+    for _ in range(2):
+        assert make_engine("slow", request).name == "slow"
+    assert (fakes["slow"].built, len(gates)) == (0, 1)
+
+
+def test_one_that_fails_its_first_gate_is_refused_for_good(fakes, stored) -> None:
+    request = replace(stored(gate=None), gate=refuse(("slow", "fp32")))
+    for text in ("disagrees", "disagreed with the float32 reference earlier"):
+        with pytest.raises(GateError, match=text):
+            make_engine("slow", request)

@@ -1,0 +1,73 @@
+"""The ONNX file is a product of its own: valid, self-contained, typed as it says, with names that people recognise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
+
+from cdal_sdk.engines import FoldedSampler  # noqa: E402
+from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph  # noqa: E402
+from cdal_sdk.engines.onnx_writer import OPSET  # noqa: E402
+from cdal_sdk.errors import EngineError  # noqa: E402
+from tests.engines.conftest import MODEL  # noqa: E402
+from tests.tiny_model import tiny_generator  # noqa: E402
+
+FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+
+
+@pytest.fixture(scope="module")
+def sampler() -> FoldedSampler:
+    return FoldedSampler(tiny_generator(MODEL), MODEL.schedule, MODEL.sampling().noise())
+
+
+def types(model: onnx.ModelProto) -> dict[str, int]:
+    """The type of every value, as onnx infers it strictly."""
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, check_type=True)
+    return {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
+
+
+def test_inputs_outputs_and_opset(sampler: FoldedSampler) -> None:
+    model = write_graph(sampler, GraphOptions())
+    onnx.checker.check_model(model, full_check=True)
+    assert [value.name for value in model.graph.input] == ["image"]
+    assert [value.name for value in model.graph.output] == ["mean", "spread"]
+    shape = [
+        dimension.dim_param or dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim
+    ]
+    assert shape == ["batch", 2, "height", "width"]
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
+
+
+def test_the_steps_share_their_weights(sampler: FoldedSampler) -> None:
+    stored = sum(np.prod(c.dims) for c in write_graph(sampler, GraphOptions()).graph.initializer if len(c.dims) == 4)
+    convolutions = sum(p.numel() for n, p in sampler.generator.state_dict().items() if "weight" in n and p.dim() == 4)
+    assert stored < 1.5 * convolutions
+
+
+@pytest.mark.parametrize("norm", ["instance", "statistics"])
+def test_in_half_precision_only_convolutions_and_products_are_half(sampler: FoldedSampler, norm: str) -> None:
+    model = write_graph(sampler, GraphOptions(precision="fp16", norm=norm, size=(16, 16)))
+    kinds = types(model)
+    for node in model.graph.node:
+        kind = kinds.get(node.output[0], FLOAT)
+        if node.op_type in ("Conv", "MatMul") and "norm" not in node.name:
+            assert kind == HALF, node.name
+        if node.op_type in ("InstanceNormalization", "Softmax", "Tanh", "Sqrt") or "posterior" in node.name:
+            assert kind == FLOAT, node.name
+    assert {types_of.type.tensor_type.elem_type for types_of in model.graph.output} == {FLOAT}
+
+
+def test_an_island_stays_in_float32(sampler: FoldedSampler) -> None:
+    island = "step1.down.0.blocks.0.conv2"
+    kinds = types(write_graph(sampler, GraphOptions(precision="fp16", islands=frozenset({island}))))
+    assert kinds[island] == FLOAT
+    assert kinds["step0.down.0.blocks.0.conv2"] == HALF
+
+
+def test_what_has_no_onnx_form_is_an_error(sampler: FoldedSampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = type(sampler.generator).denoise
+    monkeypatch.setattr(type(sampler.generator), "denoise", lambda *arguments: forward(*arguments).cosh())
+    with pytest.raises(EngineError, match="no ONNX form"):
+        write_graph(sampler, GraphOptions())

@@ -1,0 +1,51 @@
+"""A Triton repository: a configuration that fits the model, beside the engine's file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cdal_export.exporter import Exported, ExportedEngine
+from cdal_export.triton import model_config, write_repository
+from cdal_sdk.engines import BatchProfile
+from cdal_sdk.errors import UsageError
+from tests.tiny_model import PLANAR, VOLUME
+
+
+def exported(folder: Path, *names: str) -> Exported:
+    engines = []
+    for name in names:
+        file = f"engines/{name}-cpu-fp32.bin"
+        (folder / "engines").mkdir(exist_ok=True)
+        (folder / file).write_text(name)
+        engines.append(ExportedEngine(name, file, "fp32", None))
+    return Exported(folder, VOLUME, tuple(engines), "nothing")
+
+
+def test_what_triton_runs_is_written(tmp_path: Path) -> None:
+    files = write_repository(exported(tmp_path, "torchscript", "onnx"), tmp_path / "repository")
+    config, model = tmp_path / "repository/tiny-volume-onnx/config.pbtxt", tmp_path / "repository/tiny-volume-onnx/1"
+    assert files == [config, model / "model.onnx"]
+    assert (model / "model.onnx").read_text() == "onnx"
+    assert 'platform: "onnxruntime_onnx"' in config.read_text()
+    assert "dynamic_batching" in config.read_text()
+
+
+def test_nothing_for_triton_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="add --engine onnx"):
+        write_repository(exported(tmp_path, "torchscript"), tmp_path / "repository")
+
+
+def test_sizes_names_and_types() -> None:
+    free = model_config(VOLUME, "onnx", "x", BatchProfile(1, 4, 32))
+    assert re.findall(r"dims: \[ (.*?) \]", free) == ["3, -1, -1", "3, -1, -1", "3, -1, -1"]
+    assert re.findall(r'name: "(\w+)", data', free) == ["image", "mean", "spread"]
+    assert "max_batch_size: 32" in free
+    fixed = model_config(PLANAR, "tensorrt", "x", BatchProfile())
+    assert re.findall(r"dims: \[ (.*?) \]", fixed) == ["1, 16, 16"] * 3
+    assert re.findall(r'name: "(\w+)", data', fixed) == ["image__0", "mean__0", "spread__1"]
+    for text in (free, fixed):
+        assert text.count("{") == text.count("}")
+        assert text.count("[") == text.count("]")
