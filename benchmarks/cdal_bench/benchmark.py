@@ -15,7 +15,7 @@ from cdal_bench.end_to_end import mean_dice, time_case
 from cdal_bench.energy import joules_of
 from cdal_bench.inputs import Inputs, find_inputs
 from cdal_bench.intervals import ratio_of_medians
-from cdal_bench.machine import describe_machine
+from cdal_bench.machine import describe_machine, matrix_rates
 from cdal_bench.own_engines import engine_precision
 from cdal_bench.probe import Probe, probe
 from cdal_bench.results import Latency, Machine, Ratio, Result, Row, Setting, Throughput
@@ -108,6 +108,9 @@ def run_benchmark(request: Request, say: Say = lambda _: None) -> Result:
             seconds=request.seconds,
             report=lambda name, done: say(f"{name}: {f'round {done}' if done else 'warm-up'}"),
         )
+        again = matrix_rates(request.device)  # whoever was busy during the first measurement lowered the roof
+        roof = {name: max(rate, again[name]) for name, rate in machine.gflops.items()}
+        machine = replace(machine, gflops=roof)
         rows = tuple(
             _measure_row(request, subject, inputs, machine, entry, samples[name], say)
             for name, entry in entries.items()
@@ -186,7 +189,7 @@ def _measure_row(
         row = replace(row, stages_ms=case.stages_ms, case_ms=case.case_ms)
         if inputs.labelled and contender.trained and whole:
             say(f"{contender.name}: Dice on {len(inputs.labelled)} case(s)")
-            row = replace(row, dice=mean_dice(subject, engine, inputs.labelled, cost.votes, request.seed))
+            row = replace(row, dice=mean_dice(subject, engine, inputs.labelled, cost, request.seed))
     if request.cold:
         say(f"{contender.name}: in a fresh process")
         weights = request.weights_of(contender.name)

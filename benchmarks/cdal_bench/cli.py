@@ -6,10 +6,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from cdal_bench.results import Result
 
 __all__ = ["benchmark"]
 
@@ -52,14 +55,15 @@ def benchmark(
     try:
         from cdal_bench.benchmark import Request, run_benchmark
         from cdal_bench.contenders import choose
-        from cdal_bench.plots import draw_plots
-        from cdal_bench.report import report_markdown
-        from cdal_bench.results import write_result
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "bench") from None
     from dataclasses import replace
+    from importlib.util import find_spec
 
     from cdal_sdk.engines import pick_device
+
+    if find_spec("matplotlib") is None:  # told now, not after an hour of measuring
+        raise MissingExtraError("matplotlib", "bench")
 
     _check(repetitions=(repetitions, 1), warmup=(warmup, 0), cases=(cases, 0), seed=(seed, 0))
     request = Request(
@@ -84,9 +88,17 @@ def benchmark(
             from cdal_bench.scaling import study_scaling
 
             result = replace(result, scaling=study_scaling(request, say))
+    _write(result, out, as_json=as_json)
+
+
+def _write(result: Result, out: Path, *, as_json: bool) -> None:
+    """Write data, plots and page, and show one of them."""
+    from cdal_bench.plots import draw_plots
+    from cdal_bench.report import report_markdown
+    from cdal_bench.results import write_result
+
     write_result(result, out / "result.json")
-    pictures = draw_plots(result, out)
-    text = report_markdown(result, pictures)
+    text = report_markdown(result, draw_plots(result, out))
     (out / "report.md").write_text(text, encoding="utf-8")
     if as_json:
         sys.stdout.write((out / "result.json").read_text(encoding="utf-8"))

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdal_bench.configurations import Subject
+from cdal_bench.contenders import Cost
 from cdal_bench.intervals import Interval, percentile
-from cdal_sdk.engines import Engine, VoteMaps
+from cdal_sdk.engines import Engine, Precision, VoteMaps
 from cdal_sdk.segmenter import Segmenter
 from cdal_trainer.cases import LabelledCase
 from cdal_trainer.evaluate import Trained, evaluate
@@ -33,6 +34,7 @@ class _Instant:
     """An engine that costs nothing: it leaves the other stages to be measured."""
 
     name, device = "instant", "cpu"
+    precision: Precision = "fp32"
 
     def __init__(self, labels: int) -> None:
         self.labels = labels
@@ -75,9 +77,9 @@ def time_case(subject: Subject, engine: Engine | float, path: Path, repetitions:
 
 
 def mean_dice(
-    subject: Subject, engine: Engine, cases: Sequence[LabelledCase], votes: int, seed: int
+    subject: Subject, engine: Engine, cases: Sequence[LabelledCase], cost: Cost, seed: int
 ) -> dict[str, float]:
     """Dice by label, averaged over cases, by the trainer's own evaluation."""
-    trained = Trained(subject.manifest, engine.name, engine, votes, seed, 4)
+    trained = Trained(subject.manifest, engine.name, engine, cost.votes, seed, cost.evaluations, batch=4)
     summary = evaluate(trained, cases).summary
     return {label: float(metrics["dice"].mean) for label, metrics in summary.items()}

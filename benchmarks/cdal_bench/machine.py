@@ -15,7 +15,7 @@ from cdal_bench.results import Machine
 __all__ = ["describe_machine", "matrix_rates"]
 
 _PACKAGES = ("torch", "monai", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "torch-tensorrt")
-_SIDE = {"cpu": 1536, "cuda": 8192}
+_SIDE = {"cpu": 2048, "cuda": 8192}
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -33,7 +33,7 @@ def describe_machine(device: str) -> Machine:
     )
 
 
-def matrix_rates(device: str, rounds: int = 8, side: int | None = None) -> dict[str, float]:
+def matrix_rates(device: str, rounds: int = 12, side: int | None = None) -> dict[str, float]:
     """GFLOP/s of products of large square matrices by precision: the best of several, as a roof should be."""
     side = side or _SIDE[device]
     rates = {}

@@ -87,4 +87,4 @@ def run(arguments: list[str], tell: Callable[[str], object], request: Request | 
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:], sys.stdout.write))
+    raise SystemExit(run(sys.argv[1:], sys.stdout.write))

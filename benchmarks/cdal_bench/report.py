@@ -94,9 +94,10 @@ def machine_sentence(machine: Machine) -> str:
     accelerator = f", {machine.accelerator}" if machine.accelerator else ""
     software = ", ".join(f"{name} {version}" for name, version in machine.software.items())
     rates = ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in machine.gflops.items())
+    roof = f" Measured matrix rate: {rates}." if rates else ""
     return (
         f"Machine: {machine.processor}, {machine.cores} core(s), {machine.threads} thread(s), "
-        f"{machine.memory_gb:.0f} GB{accelerator}; {machine.system}; {software}. Measured matrix rate: {rates}."
+        f"{machine.memory_gb:.0f} GB{accelerator}; {machine.system}; {software}.{roof}"
     )
 
 

@@ -16,7 +16,7 @@ from cdal_bench.segdiff import SegDiff, ddim_steps
 from cdal_bench.segdiff.sampler import ancestral_step, ddim, predictor, sample, vote_noise
 from cdal_sdk.diffusion import Sampling, vote_statistics
 from cdal_sdk.diffusion import sample as sample_cdal
-from cdal_sdk.engines import Engine, VoteMaps
+from cdal_sdk.engines import Engine, Precision, VoteMaps
 from cdal_sdk.network import Generator
 
 __all__ = ["BaselineRunner", "Part", "PublishedCdal", "Runner", "SegDiffRunner"]
@@ -79,6 +79,7 @@ class SegDiffRunner:
         self.device, self.votes, self.seed = device, votes, seed
         self.few_steps, self.steps = few_steps, few_steps or model.config.steps
         self._hoist, self._fast = variant != "published", variant == "fast"
+        self.precision: Precision = "bf16" if self._fast else "fp32"
         self._at_once = votes if self._fast and device == "cuda" else 1
         self._model = model.to(device)
         if self._fast:
@@ -139,6 +140,7 @@ class PublishedCdal:
     """cDAL as the published code runs it: eager, float32, votes one after the other, the encoder at every step."""
 
     name = "cdal-published"
+    precision: Precision = "fp32"
 
     def __init__(self, generator: Generator, sampling: Sampling, device: str) -> None:
         self.device = device
@@ -186,6 +188,7 @@ class BaselineRunner:
 
     def __init__(self, model: Baseline, device: str) -> None:
         self.name: str = model.name
+        self.precision: Precision = "fp32"
         self.device = device
         self._model = model.to(device)
 

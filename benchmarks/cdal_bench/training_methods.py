@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cdal_bench.baselines import baseline_loss, build_baseline
 from cdal_bench.segdiff import SegDiff, SegDiffConfig, sample, training_loss
 from cdal_sdk.diffusion import VoteStatistics, vote_statistics
-from cdal_sdk.engines import Engine, VoteMaps
+from cdal_sdk.engines import Engine, Precision, VoteMaps
 from cdal_trainer.method import Descent
 from cdal_trainer.recipe import Recipe
 from cdal_trainer.steps import encode_label
@@ -26,6 +26,7 @@ class _Runner:
 
     def __init__(self, name: str, device: str, function: Callable[[Tensor], VoteStatistics]) -> None:
         self.name, self.device = name, device
+        self.precision: Precision = "fp32"
         self._function = function
 
     @torch.inference_mode()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from cdal_sdk.bundle.strict import convert_strictly
+from cdal_sdk.confidence import Confidence
 from cdal_sdk.diffusion import Sampling, Schedule
 from cdal_sdk.errors import ModelError
 from cdal_sdk.network import GeneratorConfig
@@ -60,6 +61,7 @@ class Manifest:
         decision: how the vote mean becomes a mask.
         polarity: 1 where the foreground is +1 on the label scale, -1 where it is inverted ("threshold" only).
         provenance: where it comes from.
+        confidence: what its spread means, and when a result is to be reviewed.
         version: of the model itself.
         files: SHA-256 of each further file of the model folder.
         schema: version of this layout.
@@ -77,6 +79,7 @@ class Manifest:
     seed: int = 0
     polarity: Literal[1, -1] = 1
     provenance: Provenance = field(default_factory=Provenance)
+    confidence: Confidence = field(default_factory=Confidence)
     version: str = "1"
     files: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
+import warnings
 from importlib.metadata import entry_points
 from typing import Annotated
 
@@ -19,6 +21,7 @@ from cdal_sdk.cli.example import example
 from cdal_sdk.cli.import_published import import_published
 from cdal_sdk.cli.info import info
 from cdal_sdk.cli.segment import segment
+from cdal_sdk.cli.verify import verify
 from cdal_sdk.errors import CdalError, GateError, OutputError, TrainingError
 
 __all__ = ["app", "main"]
@@ -31,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(segment)
+app.command()(verify)
 app.command()(info)
 app.command()(example)
 app.command("import-published")(import_published)
@@ -46,19 +50,23 @@ def _configure(
     level = logging.DEBUG if verbose else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("cdal_sdk").setLevel(level)
+    for quoting in ("pydicom", "highdicom", "nibabel", "PIL", "py.warnings"):
+        logging.getLogger(quoting).setLevel(logging.CRITICAL)  # they quote what they find in files, such as names
+    warnings.simplefilter("ignore")
 
 
 def main() -> None:
-    """Run the command line; an error is one sentence and an exit code, a traceback only comes with --verbose."""
+    """Run the command line; an error is one sentence and an exit code, its place only comes with --verbose."""
     try:
         app()
     except CdalError as error:
         _fail(str(error), _exit_code(error))
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - nothing but a sentence may come out
         if logging.getLogger("cdal_sdk").isEnabledFor(logging.DEBUG):
-            raise
+            place = "".join(traceback.format_tb(error.__traceback__))  # without its text, which may quote the input
+            logging.getLogger("cdal_sdk").debug("%s at\n%s", type(error).__name__, place)
         _fail(f"unexpected {type(error).__name__}; run it again with 'cdal --verbose' and report what that shows", 2)
 
 

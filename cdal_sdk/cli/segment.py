@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,10 @@ def segment(
     batch_size: Annotated[
         int | None, typer.Option(help="2-D images that the engine takes at once; by default what suits the device.")
     ] = None,
+    volume: Annotated[
+        int | None, typer.Option(help="Of NIfTI files with several volumes, the one to take, from 0.")
+    ] = None,
+    read_timeout: Annotated[float, typer.Option(help="Seconds that one case may take to be read.")] = 600.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo cases that could be skipped.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Accept what lies outside the model's domain.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -50,10 +55,17 @@ def segment(
     wanted = check_formats(formats or [])
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     with console.status("looking for images") if console.is_terminal else _nothing():
-        cases = discover(inputs, exclude=out)
+        cases = discover(inputs, exclude=out, volume=volume)
     with console.status("loading the model") if console.is_terminal else _nothing():
         segmenter = Segmenter(
-            model, engine=engine, device=device, votes=votes, seed=seed, batch_size=batch_size, force=force
+            model,
+            engine=engine,
+            device=device,
+            votes=votes,
+            seed=seed,
+            batch_size=batch_size,
+            force=force,
+            read_timeout=read_timeout,
         )
     with _progress(console, len(cases)) as on_case:
         report = segment_cases(segmenter, cases, out, formats=wanted, overwrite=overwrite, on_case=on_case)
@@ -74,12 +86,15 @@ def _progress(console: Console, total: int) -> Iterator[Callable[[CaseReport], N
     """A bar with rate and time left on a terminal; elsewhere only failures are told."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("segmenting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    rate = TextColumn("{task.fields[rate]}")
+    columns = (TextColumn("segmenting"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    began = time.monotonic()
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("", total=total)
+        task = bar.add_task("", total=total, rate="")
 
         def on_case(case: CaseReport) -> None:
             bar.advance(task)
+            bar.update(task, rate=f"{bar.tasks[0].completed / (time.monotonic() - began):.2f} cases/s")
             if case.error is not None:
                 console.print("failed:", case.error, style="red", markup=False)
 
@@ -91,8 +106,9 @@ def _summarise(report: Report, out: Path) -> None:
     console = Console(soft_wrap=True, highlight=False)
     for case in report.cases:
         sizes = ", ".join(f"{name} {_size(size)}" for name, size in case.labels.items())
-        console.print(f"{case.status:8}{case.case}  {sizes}".rstrip(), markup=False)
-    console.print(f"{len(report.cases)} case(s); results in {out}", markup=False)
+        review = f"  to review: {'; '.join(case.review)}" if case.review else ""
+        console.print(f"{case.status:8}{case.case}  {sizes}{review}".rstrip(), markup=False)
+    console.print(f"{len(report.cases)} case(s); results in {out}, overview in report.html", markup=False)
 
 
 def _size(size: dict[str, object]) -> str:

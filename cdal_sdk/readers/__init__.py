@@ -9,9 +9,10 @@ from __future__ import annotations
 from cdal_sdk.errors import CdalError, ReadError
 from cdal_sdk.readers.case_files import CaseFiles
 from cdal_sdk.readers.discovery import discover
+from cdal_sdk.readers.isolated import IsolatedReader
 from cdal_sdk.study import Study
 
-__all__ = ["CaseFiles", "discover", "read_study"]
+__all__ = ["CaseFiles", "IsolatedReader", "discover", "read_study"]
 
 
 def read_study(files: CaseFiles) -> Study:
@@ -52,7 +53,7 @@ def _read(files: CaseFiles) -> Study:
         case "nifti":
             from cdal_sdk.readers.nifti import read_nifti
 
-            return read_nifti(files.case, files.paths[0])
+            return read_nifti(files.case, files.paths[0], files.volume)
         case "image":
             from cdal_sdk.readers.image import read_image
 

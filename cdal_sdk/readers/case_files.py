@@ -19,6 +19,7 @@ class CaseFiles:
         case: its name in outputs, unique in one discovery and safe as a file name.
         kind: the family of the format; None where nothing readable was recognised.
         paths: its files; for a DICOM series in no particular order.
+        volume: of a NIfTI file with several, the number of the one to read, from 0; None takes it only where it is one.
         error: why it cannot be read, where that is already known.
     """
 
@@ -26,3 +27,4 @@ class CaseFiles:
     kind: SourceKind | None
     paths: tuple[Path, ...]
     error: ReadError | None = None
+    volume: int | None = None

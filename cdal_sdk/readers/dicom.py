@@ -10,19 +10,23 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cdal_sdk.errors import ReadError
+from cdal_sdk.readers.dicom_file import open_dicom
 from cdal_sdk.readers.dicom_geometry import stack_slices
+from cdal_sdk.readers.dicom_pixels import as_displayed, check_announced, planar_pixels, require_decoder, slice_pixels
+from cdal_sdk.readers.limits import check_slices, check_voxels
 from cdal_sdk.study import Source, Study
 
 __all__ = ["read_dicom"]
 
 _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+_MODALITIES = (
+    "BMD", "CR", "CT", "DG", "DX", "ECG", "EPS", "ES", "GM", "HC", "HD", "IO", "IVOCT", "IVUS", "KER", "LEN", "LS",
+    "MG", "MR", "NM", "OAM", "OCT", "OP", "OPM", "OPT", "OPTBSV", "OPTENF", "OPV", "OSS", "OT", "PA", "PT", "PX", "RF",
+    "RG", "SM", "SRF", "ST", "TG", "US", "VA", "XA", "XC",
+)  # fmt: skip
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -30,7 +34,8 @@ def read_dicom(case: str, paths: Sequence[Path]) -> Study:
     """Read one DICOM series, X-ray or enhanced multi-frame file.
 
     Stored values are decoded and put through the modality LUT or rescale. A planar image also gets its VOI window,
-    since an X-ray without it is not what a reader sees. MONOCHROME1 is inverted, so that high is bright.
+    since an X-ray without it is not what a reader sees. MONOCHROME1 is inverted, so that high is bright; padding
+    becomes as dark as the darkest pixel.
 
     Args:
         case: its name in outputs.
@@ -41,9 +46,10 @@ def read_dicom(case: str, paths: Sequence[Path]) -> Study:
         slice normal, as in `source.paths`; [channel, row, column, 1] for an image without a place in the patient.
 
     Raises:
-        ReadError: the files are damaged, cannot be decoded, or do not form one regular grid.
+        ReadError: the files are damaged, too large, cannot be decoded, or do not form one regular grid.
     """
-    headers = [dcmread(path, force=True, stop_before_pixels=True) for path in paths]
+    check_slices(len(paths), paths[0])
+    headers = [open_dicom(path) for path in paths]
     first = headers[0]
     if len(paths) == 1 and "SharedFunctionalGroupsSequence" in first:
         return _read_enhanced(case, paths[0], first)
@@ -70,6 +76,8 @@ def _read_stack(case: str, paths: Sequence[Path], headers: Sequence[Dataset]) ->
         values = np.array([header[keyword].value for header in headers], dtype=np.float64)
         if not np.allclose(values, values[0], atol=1e-3):
             raise ReadError(f"the slices differ in {keyword}", where=paths[0], remedy="keep one acquisition per folder")
+    if len({header.get("PhotometricInterpretation") for header in headers}) > 1:
+        raise ReadError("some slices are inverted, some are not", where=paths[0], remedy="export the series again")
     stack = stack_slices(
         np.array([header.ImagePositionPatient for header in headers], dtype=np.float64),
         first.ImageOrientationPatient,
@@ -78,33 +86,31 @@ def _read_stack(case: str, paths: Sequence[Path], headers: Sequence[Dataset]) ->
         where=paths[0],
     )
     ordered = tuple(paths[index] for index in stack.order)
+    channels = int(first.get("SamplesPerPixel") or 1)
+    check_voxels((int(first.Columns), int(first.Rows), len(ordered)), channels, paths[0])
     image: NDArray[np.float32] | None = None
-    inverted = False
     for index, path in enumerate(ordered):
-        dataset = dcmread(path, force=True)
-        pixels = apply_modality_lut(_decode(dataset, path), dataset)
-        channels = _channels_first(pixels).swapaxes(1, 2)
+        pixels = slice_pixels(open_dicom(path, pixels=True), path).swapaxes(1, 2)
         if image is None:
-            image = np.empty((*channels.shape, len(ordered)), dtype=np.float32)
-            inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
-        image[..., index] = channels
+            image = np.empty((*pixels.shape, len(ordered)), dtype=np.float32)
+        image[..., index] = pixels
     if image is None:
         raise ReadError("the series has no slice", where=paths[0])
-    if inverted:
-        image = _inverted(image)
-    return Study(case, image, stack.affine, Source("dicom", ordered), modality=first.get("Modality"))
+    image = as_displayed(image, first.PhotometricInterpretation)
+    return Study(case, image, stack.affine, Source("dicom", ordered), modality=_modality(first))
 
 
 def _read_planar(case: str, path: Path) -> Study:
-    dataset = dcmread(path, force=True)
-    pixels = _decode(dataset, path)
-    if int(dataset.get("SamplesPerPixel", 1)) == 1 and pixels.ndim == 2:
-        pixels = _windowed(apply_modality_lut(pixels, dataset), dataset)
-    image = _channels_first(pixels)[..., np.newaxis].astype(np.float32)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        image = _inverted(image)
+    dataset = open_dicom(path, pixels=True)
+    image = as_displayed(planar_pixels(dataset, path), dataset.PhotometricInterpretation)[..., np.newaxis]
     source = Source("dicom", (path,))
-    return Study(case, image, None, source, pixel_spacing=_spacing(dataset), modality=dataset.get("Modality"))
+    return Study(case, image, None, source, pixel_spacing=_spacing(dataset), modality=_modality(dataset))
+
+
+def _modality(dataset: Dataset) -> str | None:
+    """The modality, "OT" for one that the standard does not know: errors quote it, so that it must not be free text."""
+    modality = str(dataset.get("Modality") or "")
+    return (modality if modality in _MODALITIES else "OT") if modality else None
 
 
 def _spacing(dataset: Dataset) -> tuple[float, float] | None:
@@ -119,7 +125,8 @@ def _spacing(dataset: Dataset) -> tuple[float, float] | None:
 def _read_enhanced(case: str, path: Path, header: Dataset) -> Study:
     import highdicom  # half a second, and only enhanced files need it
 
-    _require_decoder(header, path)
+    require_decoder(header, path)
+    check_announced(header, path)
     try:
         volume = highdicom.imread(path).get_volume(dtype=np.float32, apply_real_world_transform=False)
     except RuntimeError as error:
@@ -134,71 +141,3 @@ def _read_enhanced(case: str, path: Path, header: Dataset) -> Study:
     affine = slice_row_column[:, [2, 1, 0, 3]]
     image = np.ascontiguousarray(array.transpose(3, 2, 1, 0), dtype=np.float32)
     return Study(case, image, affine, Source("dicom", (path,)), modality=header.get("Modality"))
-
-
-def _decode(dataset: Dataset, path: Path) -> NDArray[np.generic]:
-    """Stored values [row, column] or [row, column, 3], palettes expanded, YBR turned into RGB."""
-    if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise ReadError("the DICOM file holds no pixels", where=path, remedy="export the series again")
-    _require_decoder(dataset, path)
-    try:
-        pixels = dataset.pixel_array
-        return apply_color_lut(pixels, dataset) if dataset.PhotometricInterpretation == "PALETTE COLOR" else pixels
-    except MemoryError:
-        raise
-    except Exception as error:  # each plug-in raises its own
-        compressed = dataset.file_meta.TransferSyntaxUID.is_compressed
-        raise ReadError(
-            f"the pixels cannot be decoded ({type(error).__name__})",
-            where=path,
-            remedy='install more decoders with: pip install "pydicom[pixeldata]", or export the series uncompressed'
-            if compressed
-            else "the file is damaged or truncated, so copy or export it again",
-        ) from error
-
-
-def _require_decoder(dataset: Dataset, path: Path) -> None:
-    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
-    if syntax is None:
-        # Without it, pydicom has found out the encoding by looking; such data sets are uncompressed.
-        dataset.ensure_file_meta()
-        dataset.file_meta.TransferSyntaxUID = _guessed_syntax(dataset)
-        return
-    try:
-        available = get_decoder(syntax).is_available
-    except NotImplementedError:
-        available = False
-    if not available:
-        raise ReadError(
-            f"no decoder for {syntax.name} is installed",
-            where=path,
-            remedy='install the decoders with: pip install "pydicom[pixeldata]"',
-        )
-
-
-def _guessed_syntax(dataset: Dataset) -> UID:
-    implicit, little = dataset.original_encoding
-    if not little:
-        return ExplicitVRBigEndian
-    return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-
-
-def _windowed(values: NDArray[np.generic], dataset: Dataset) -> NDArray[np.generic]:
-    """The values as displayed, through the first VOI LUT or window."""
-    if dataset.get("VOILUTSequence"):
-        values = values.astype(np.int32)  # a rescale makes floats of them, which cannot index a table
-    try:
-        return apply_voi_lut(values, dataset)
-    except (TypeError, ValueError):
-        return values  # an impossible window, such as one of width 0; viewers show the full range then
-
-
-def _channels_first(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
-    """[row, column] or [row, column, channel] to [channel, row, column]."""
-    return pixels[np.newaxis] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-
-
-def _inverted(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """High for low, over the same range."""
-    inverted: NDArray[np.float32] = image.max() + image.min() - image
-    return inverted

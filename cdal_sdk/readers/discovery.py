@@ -14,6 +14,7 @@ from typing import Literal
 
 from cdal_sdk.errors import ReadError, UsageError
 from cdal_sdk.readers.case_files import CaseFiles
+from cdal_sdk.readers.limits import LIMITS
 from cdal_sdk.study import SourceKind
 
 __all__ = ["discover"]
@@ -46,7 +47,7 @@ class _FolderError(ReadError):
         return self._text(name)
 
 
-def discover(inputs: Sequence[Path], exclude: Path | None = None) -> list[CaseFiles]:
+def discover(inputs: Sequence[Path], exclude: Path | None = None, volume: int | None = None) -> list[CaseFiles]:
     """Find the cases in files and folders, in an order that depends on the names alone.
 
     Folders are searched recursively; hidden files, segmentations, and files that were never meant to be an input, are
@@ -59,6 +60,7 @@ def discover(inputs: Sequence[Path], exclude: Path | None = None) -> list[CaseFi
         inputs: files and folders.
         exclude: a folder that is passed over with all that lies in it, such as the one for the outputs. An input that
             is this folder, or lies in it, is used nevertheless.
+        volume: the one to take of NIfTI files with several, from 0.
 
     Returns:
         The cases. What looks like an input but cannot be read, and what does not exist, is a case with an error.
@@ -76,6 +78,8 @@ def discover(inputs: Sequence[Path], exclude: Path | None = None) -> list[CaseFi
     }
     # By resolved path, so that a file named twice is one input; the order of insertion is the order of the cases.
     files = {_real(path): path for paths in listed.values() for path in paths}
+    if len(files) > LIMITS.files:
+        raise UsageError(f"there are {len(files)} files, the limit is {LIMITS.files}", remedy="give fewer at a time")
     order = {path: number for number, path in enumerate(files.values())}
     found = _recognise_all(list(order), explicit=frozenset(listed))
     if not found:
@@ -85,7 +89,7 @@ def discover(inputs: Sequence[Path], exclude: Path | None = None) -> list[CaseFi
     used = {_real(path) for case in found for path in case.paths}
     found += [_missing(given) for given in missing]
     found += [_empty(given) for given, paths in listed.items() if used.isdisjoint(map(_real, paths))]
-    return _named_apart([replace(case, case=_safe(case.case)) for case in found])
+    return _named_apart([replace(case, case=_safe(case.case), volume=volume) for case in found])
 
 
 def _recognise_all(paths: Sequence[Path], explicit: frozenset[Path]) -> list[CaseFiles]:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cdal_sdk.errors import ReadError
+from cdal_sdk.readers.limits import check_voxels
 from cdal_sdk.study import Source, Study
 
 __all__ = ["read_image"]
@@ -39,6 +40,7 @@ def read_image(case: str, path: Path) -> Study:
                 raise ReadError(
                     "the TIFF file holds more than one picture", where=path, remedy="save its pages as single files"
                 )
+            check_voxels((picture.height, picture.width), len(picture.getbands()), path)
             upright = ImageOps.exif_transpose(picture)
             pixels = _values(upright)
     except Image.DecompressionBombError as error:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
+from numpy.typing import NDArray
 
 from cdal_sdk.errors import ReadError
+from cdal_sdk.readers.limits import LIMITS, check_slices, check_voxels
 from cdal_sdk.study import Source, Study
 
 __all__ = ["read_nifti"]
 
 
-def read_nifti(case: str, path: Path) -> Study:
+def read_nifti(case: str, path: Path, volume: int | None = None) -> Study:
     """Read one NIfTI volume.
 
     The affine is the one that nibabel chooses: the sform where its code is set, else the qform, else the spacing.
@@ -24,6 +27,7 @@ def read_nifti(case: str, path: Path) -> Study:
     Args:
         case: its name in outputs.
         path: the file; whether it is compressed is seen from its content.
+        volume: the one to take of a file with several, from 0; None refuses such a file.
 
     Returns:
         [1, i, j, k] on the file's own axes, scaled as the header says; a 2-D file is a volume of one slice.
@@ -38,9 +42,13 @@ def read_nifti(case: str, path: Path) -> Study:
             head = stream.read(8)
             stream.seek(0)
             kind: Any = nibabel.Nifti2Image if head[4:7] == b"n+2" else nibabel.Nifti1Image
+            _check_offset(kind.header_class.from_fileobj(stream, check=False), path)
+            stream.seek(0)
             file = kind.from_stream(stream)
-            _check_content(file, path)
+            _check_content(file, path, volume)
             voxels = np.asanyarray(file.dataobj, dtype=np.float32)
+            if volume is not None and voxels.ndim > 3:
+                voxels = voxels.reshape(*voxels.shape[:3], -1)[..., volume]
             stream.read(1)  # reaching the end makes gzip verify its checksum
     except (OSError, EOFError, ValueError, zlib.error, nibabel.spatialimages.HeaderDataError) as error:
         raise ReadError(
@@ -58,15 +66,41 @@ def read_nifti(case: str, path: Path) -> Study:
     return Study(case, voxels.reshape(1, *voxels.shape[:3]), affine, Source("nifti", (path,)))
 
 
-def _check_content(file: Any, path: Path) -> None:
+def _check_offset(header: Any, path: Path) -> None:
+    offset = float(header["vox_offset"])
+    if not offset <= LIMITS.header_bytes:
+        raise ReadError("the voxels do not follow the header", where=path, remedy="copy or export it again")
+
+
+def _check_content(file: Any, path: Path, volume: int | None) -> None:
     shape = file.shape
     if len(shape) < 2 or 0 in shape:
         raise ReadError(f"the NIfTI file holds no image, its shape is {shape}", where=path, remedy="give a 3-D volume")
-    if any(size > 1 for size in shape[3:]):
+    volumes = math.prod(shape[3:])
+    if volume is None and volumes > 1:
         raise ReadError(
             f"the NIfTI file holds more than one volume, its shape is {shape}",
             where=path,
-            remedy="split it and give one 3-D volume",
+            remedy="choose one with --volume, counted from 0",
         )
+    if volume is not None and not 0 <= volume < volumes:
+        raise ReadError(
+            f"there is no volume {volume}, it has {volumes}", where=path, remedy="choose another --volume, from 0"
+        )
+    check_slices(volumes * (shape[2] if len(shape) > 2 else 1), path)
+    check_voxels((shape[0], shape[1], math.prod(shape[2:])), 1, path)
     if file.dataobj.dtype.kind not in "iuf":
         raise ReadError("the NIfTI file holds colours or complex numbers", where=path, remedy="give real gray values")
+
+
+def read_labels(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """A mask and its affine, voxel index to RAS millimetres.
+
+    Raises:
+        Exception: whatever nibabel raises for a damaged file.
+    """
+    file: Any = nibabel.load(path)
+    voxels = np.asarray(file.dataobj)
+    while voxels.ndim < 3:
+        voxels = voxels[..., np.newaxis]
+    return voxels.reshape(voxels.shape[:3]).astype(np.uint8, casting="safe"), np.asarray(file.affine, np.float64)

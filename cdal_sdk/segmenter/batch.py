@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cdal_sdk
@@ -19,22 +19,18 @@ from cdal_sdk.bundle import manifest_to_json
 from cdal_sdk.engines import GRAPH_VERSION
 from cdal_sdk.errors import OutputError, UsageError
 from cdal_sdk.readers import CaseFiles
-from cdal_sdk.segmenter.predictor import Segmenter
-from cdal_sdk.segmenter.report import (
-    CaseReport,
-    Report,
-    failed_case,
-    read_ledger,
-    segmented_case,
-    skipped_case,
-    write_ledger,
-)
-from cdal_sdk.segmenter.result import Format, Result, as_cdal_error, output_paths, remove_outputs
+from cdal_sdk.segmenter.ledger import Claim, Ledger
+from cdal_sdk.segmenter.page import write_page
+from cdal_sdk.segmenter.predictor import Inferred, Segmenter
+from cdal_sdk.segmenter.report import CaseReport, Report, failed_case, segmented_case, sha256, skipped_case
+from cdal_sdk.segmenter.result import Format, as_cdal_error, output_paths, remove_leftovers, remove_outputs
 
 __all__ = ["segment_cases"]
 
 _WRITES_AHEAD = 2  # results that may wait for the disk; more would only hold memory
 _RECORD_EVERY_SECONDS = 2.0
+_RECORD_SHARE = 30  # a report is written again after this multiple of the time that writing it took
+_POLL_SECONDS = 0.2
 
 
 def segment_cases(
@@ -46,10 +42,11 @@ def segment_cases(
     overwrite: bool = False,
     on_case: Callable[[CaseReport], None] = lambda _: None,
 ) -> Report:
-    """Segment cases and write results, previews and `report.json` to a folder.
+    """Segment cases and write results, previews, `report.json` and `report.html` to a folder.
 
     A case whose input, model and settings are those of an earlier run in the folder is skipped. Reading, engine and
-    writing overlap. The report is valid at any moment, also after an interruption.
+    writing overlap. The report is valid at any moment, also after an interruption. Several processes may work into
+    one folder: each case is done by one of them, and the report is that of the process which ends last.
 
     Args:
         segmenter: the model.
@@ -71,32 +68,42 @@ def segment_cases(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"the folder cannot be made ({error.strerror})", where=out, remedy="choose another") from None
-    ledger = read_ledger(out)
-    earlier = {} if overwrite else dict(ledger)
-    settings = _settings(segmenter, formats)
+    remove_leftovers(out)
     order = {files.case: number for number, files in enumerate(cases)}
     report = Report(segmenter.manifest.name, segmenter.engine.name, segmenter.seed, segmenter.votes)
-
-    def record() -> None:
-        report.write(out)
-        write_ledger(ledger, out)
-
-    record()
-    recorded_at = time.monotonic()
+    run = _Run(segmenter, out, tuple(formats), overwrite=overwrite)
+    pace = _Pace()
+    report.write(out)
     try:
-        with closing(_entries(segmenter, cases, out, formats, earlier, settings)) as entries:
+        with closing(run.entries(cases)) as entries:
             for entry in entries:
                 insort(report.cases, entry, key=lambda case: order[case.case])
-                ledger.pop(entry.case, None)
-                if entry.status != "failed":
-                    ledger[entry.case] = entry
                 on_case(entry)
-                if time.monotonic() - recorded_at > _RECORD_EVERY_SECONDS:
-                    record()
-                    recorded_at = time.monotonic()
+                if pace.due():
+                    with pace:
+                        report.write(out)
     finally:
-        record()
+        report.write(out)
+        write_page(report, out)
     return report
+
+
+class _Pace:
+    """When to write the report again: every few seconds, and so rarely that it takes a few percent of the time."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + _RECORD_EVERY_SECONDS
+        self._began = 0.0
+
+    def due(self) -> bool:
+        return time.monotonic() > self._next
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        now = time.monotonic()
+        self._next = now + max(_RECORD_EVERY_SECONDS, _RECORD_SHARE * (now - self._began))
 
 
 def _refuse_to_replace_inputs(cases: Sequence[CaseFiles], out: Path) -> None:
@@ -108,52 +115,103 @@ def _refuse_to_replace_inputs(cases: Sequence[CaseFiles], out: Path) -> None:
                 raise UsageError("an input would be replaced by its result", where=path, remedy="choose another --out")
 
 
-def _entries(
-    segmenter: Segmenter,
-    cases: Sequence[CaseFiles],
-    out: Path,
-    formats: Sequence[Format],
-    earlier: dict[str, CaseReport],
-    settings: str,
-) -> Generator[CaseReport]:
-    """One entry a case, in the order in which they are done."""
-    done: deque[CaseReport] = deque()  # without the engine: skipped, or impossible from the start
-    running: deque[tuple[CaseFiles, str]] = deque()
+@dataclass(frozen=True)
+class _Job:
+    """A case that this process has claimed."""
 
-    def remaining() -> Iterator[CaseFiles]:
-        for files in cases:
-            fingerprint, known = _fingerprint(files, settings), earlier.get(files.case)
-            if known and known.fingerprint == fingerprint and all((out / name).is_file() for name in known.outputs):
-                done.append(skipped_case(known))
-                continue
+    files: CaseFiles
+    claim: Claim
+    digests: tuple[str, ...]
+    fingerprint: str
+
+
+class _Run:
+    """One run over cases."""
+
+    def __init__(self, segmenter: Segmenter, out: Path, formats: tuple[Format, ...], *, overwrite: bool) -> None:
+        self._segmenter = segmenter
+        self._out = out
+        self._formats = formats
+        self._overwrite = overwrite
+        self._settings = _settings(segmenter, formats)
+        self._ledger = Ledger(out)
+
+    def entries(self, cases: Sequence[CaseFiles]) -> Generator[CaseReport]:
+        """One entry a case, in the order in which they are done.
+
+        A case on which another process works comes again at the end, to be skipped once that one has finished it.
+        """
+        waiting: Sequence[CaseFiles] = cases
+        while waiting:
+            deferred: list[CaseFiles] = []
+            yield from self._round(waiting, deferred)
+            if len(deferred) == len(waiting):  # nothing of ours is pending here, so waiting blocks nobody
+                time.sleep(_POLL_SECONDS)
+            waiting = deferred
+
+    def _round(self, cases: Sequence[CaseFiles], deferred: list[CaseFiles]) -> Generator[CaseReport]:
+        done: deque[CaseReport] = deque()  # without the engine: skipped, or impossible from the start
+        running: deque[_Job] = deque()
+
+        def claimed() -> Iterator[CaseFiles]:
+            for files in cases:
+                claim = self._ledger.claim(files.case)
+                if claim is None:
+                    deferred.append(files)
+                    continue
+                job = self._begin(files, claim)
+                if isinstance(job, CaseReport):
+                    claim.release()
+                    done.append(job)
+                else:
+                    running.append(job)
+                    yield files
+
+        with ThreadPoolExecutor(1, "cdal-write") as writer:
+            pending: deque[Future[CaseReport]] = deque()
             try:
-                remove_outputs(files.case, out)
-            except OutputError as error:
-                done.append(failed_case(files, error))
-                continue
-            running.append((files, fingerprint))
-            yield files
+                for inferred in self._segmenter.infer_cases(claimed()):
+                    pending.append(writer.submit(self._finish, running.popleft(), inferred))
+                    while done:
+                        yield done.popleft()
+                    while pending and (len(pending) > _WRITES_AHEAD or pending[0].done()):
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+                yield from done
+            finally:
+                for job in running:
+                    job.claim.release()
 
-    def write(files: CaseFiles, fingerprint: str, result: Result) -> CaseReport:
+    def _begin(self, files: CaseFiles, claim: Claim) -> _Job | CaseReport:
+        """What is to be done for a case, or its entry where there is nothing to do."""
+        digests = _digests(files)
+        told = [self._settings, f"volume {files.volume}", *sorted(digests)]
+        fingerprint = hashlib.sha256("\n".join(told).encode()).hexdigest()
+        known = None if self._overwrite else self._ledger.read(files.case)
+        if known and known.fingerprint == fingerprint and all((self._out / name).is_file() for name in known.outputs):
+            return skipped_case(known)
         try:
-            start = time.perf_counter()
-            outputs = result.save(out, formats)
-            result.timing.write = 1000 * (time.perf_counter() - start)
-            return segmented_case(files, result, outputs, out, fingerprint)
-        except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
-            return failed_case(files, as_cdal_error(error, files.case))
+            self._ledger.forget(files.case)
+            remove_outputs(files.case, self._out)
+        except OutputError as error:
+            return failed_case(files, error)
+        return _Job(files, claim, digests, fingerprint)
 
-    with ThreadPoolExecutor(1, "cdal-write") as writer:
-        pending: deque[Future[CaseReport]] = deque()
-        for result in segmenter.stream_cases(remaining()):
-            pending.append(writer.submit(write, *running.popleft(), result))
-            while done:
-                yield done.popleft()
-            if len(pending) > _WRITES_AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-        yield from done
+    def _finish(self, job: _Job, inferred: Inferred) -> CaseReport:
+        """Bring a case home, write it and remember it."""
+        try:
+            result = self._segmenter.restore(inferred)
+            start = time.perf_counter()
+            outputs = result.save(self._out, self._formats)
+            result.timing.write = 1000 * (time.perf_counter() - start)
+            entry = segmented_case(job.files, result, outputs, self._out, job.fingerprint, job.digests)
+            self._ledger.write(entry)
+        except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
+            return failed_case(job.files, as_cdal_error(error, job.files.case))
+        finally:
+            job.claim.release()
+        return entry
 
 
 def _settings(segmenter: Segmenter, formats: Sequence[Format]) -> str:
@@ -173,13 +231,12 @@ def _settings(segmenter: Segmenter, formats: Sequence[Format]) -> str:
     )
 
 
-def _fingerprint(files: CaseFiles, settings: str) -> str:
-    """SHA-256 over the contents of a case's files, in any order, and the settings."""
+def _digests(files: CaseFiles) -> tuple[str, ...]:
+    """SHA-256 of each of a case's files."""
     digests = []
     for path in files.paths:
         try:
-            with path.open("rb") as file:
-                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+            digests.append(sha256(path))
         except OSError:  # reading will fail too, and say why
             digests.append("unreadable")
-    return hashlib.sha256("\n".join([settings, *sorted(digests)]).encode()).hexdigest()
+    return tuple(digests)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -27,19 +28,43 @@ from cdal_sdk.engines import (
     pick_device,
 )
 from cdal_sdk.engines.eager import TorchEngine
-from cdal_sdk.errors import EngineError, ReadError, UsageError
+from cdal_sdk.errors import CdalError, EngineError, ReadError, UsageError
 from cdal_sdk.gate import Gate, synthetic_images
 from cdal_sdk.masks import decide, measure, probabilities
-from cdal_sdk.readers import CaseFiles, discover, read_study
+from cdal_sdk.readers import CaseFiles, IsolatedReader, discover, read_study
 from cdal_sdk.segmenter.result import Result, Timing, as_cdal_error
 from cdal_sdk.slicing import Prepared, check_domain, match_channels, prepare
 from cdal_sdk.study import Segmentation, Source, Study
 
-__all__ = ["Segmenter"]
+__all__ = ["Inferred", "Segmenter"]
 
 # Pixels of a batch: a CPU is fastest while its activations, times the votes, stay in the cache; a GPU wants to be full.
 _BATCH_PIXELS = {"cpu": 4 * 64 * 64, "cuda": 32 * 256 * 256}
+_Ready = tuple[Study, Prepared, Timing]
 _LOOKAHEAD = 2  # cases read while the engine works; more would only hold memory
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """A case after the engine, before its results are brought to the grid of the source.
+
+    Attributes:
+        case: its name.
+        study: as it was read; None where the case failed.
+        prepared: the way back.
+        mean: vote mean, float32 [n, label, h, w].
+        spread: vote spread, shaped like it.
+        error: why the case failed.
+        timing: time a stage, so far.
+    """
+
+    case: str
+    study: Study | None = None
+    prepared: Prepared | None = None
+    mean: NDArray[np.float32] | None = None
+    spread: NDArray[np.float32] | None = None
+    error: CdalError | None = None
+    timing: Timing = field(default_factory=Timing)
 
 
 class Segmenter:
@@ -55,6 +80,7 @@ class Segmenter:
         batch_size: 2-D images that the engine takes at once; None for what suits the device. It changes memory and
             speed, not results.
         force: accept what lies outside the model's domain.
+        read_timeout: seconds that a stream of cases waits for one to be read.
         precision: of the engine's convolutions; None for the fastest that agrees with the reference.
 
     Raises:
@@ -73,6 +99,7 @@ class Segmenter:
         seed: int | None = None,
         batch_size: int | None = None,
         force: bool = False,
+        read_timeout: float = 600.0,
         precision: Precision | None = None,
     ) -> None:
         for name, value, least in (("votes", votes, 1), ("seed", seed, 0), ("batch size", batch_size, 1)):
@@ -85,6 +112,7 @@ class Segmenter:
         sampling = manifest.sampling(votes, seed)
         self.votes, self.seed = sampling.votes, sampling.seed
         self.force = force
+        self.read_timeout = read_timeout
         place = pick_device(device)
 
         def gate(candidate: BuiltEngine) -> str:  # built only when an engine is new here
@@ -129,7 +157,8 @@ class Segmenter:
         """
         if isinstance(source, np.ndarray):
             source = self._array_study(source, spacing)
-        result = self._result_of(source if isinstance(source, Study) else _only_case(Path(source)))
+        given = source if isinstance(source, Study) else _only_case(Path(source))
+        result = self.restore(self._infer(given.case, lambda: self._prepare(given, read_study)))
         if result.error is not None:
             raise result.error
         return result
@@ -151,36 +180,51 @@ class Segmenter:
 
     def stream_cases(self, cases: Iterable[CaseFiles]) -> Iterator[Result]:
         """`stream` over cases that were found already, taken from the iterable as they are needed."""
+        for inferred in self.infer_cases(cases):
+            yield self.restore(inferred)
+
+    def infer_cases(self, cases: Iterable[CaseFiles]) -> Iterator[Inferred]:
+        """Run the engine on case after case, while the next ones are read in a process of their own.
+
+        What follows, `restore` and saving, may run in another thread.
+        """
         waiting = iter(cases)
-        with ThreadPoolExecutor(1, "cdal-read") as reader:
-            pending: deque[tuple[CaseFiles, Future[tuple[Study, Prepared, Timing]]]] = deque()
+        with ThreadPoolExecutor(1, "cdal-read") as threads, closing(IsolatedReader(self.read_timeout)) as reader:
+            pending: deque[tuple[CaseFiles, Future[_Ready]]] = deque()
 
             def submit(count: int) -> None:
-                pending.extend((case, reader.submit(self._prepare, case)) for case in islice(waiting, count))
+                pending.extend(
+                    (case, threads.submit(self._prepare, case, reader.read)) for case in islice(waiting, count)
+                )
 
             try:
                 submit(_LOOKAHEAD)
                 while pending:
                     case, future = pending.popleft()
                     submit(1)
-                    yield self._finish(case.case, future)
+                    yield self._infer(case.case, future.result)
             finally:
                 for _, future in pending:
                     future.cancel()
 
-    def _result_of(self, source: CaseFiles | Study) -> Result:
-        future: Future[tuple[Study, Prepared, Timing]] = Future()
+    def restore(self, inferred: Inferred) -> Result:
+        """Bring an inferred case to the grid of its source; any error becomes a failed result."""
+        case, timing, error = inferred.case, inferred.timing, inferred.error
+        study, prepared, mean, spread = inferred.study, inferred.prepared, inferred.mean, inferred.spread
+        if study is None or prepared is None or mean is None or spread is None:
+            return Result(case, self.manifest, error=error)
         try:
-            future.set_result(self._prepare(source))
-        except Exception as error:  # noqa: BLE001 - it is raised again as this case's error
-            future.set_exception(error)
-        return self._finish(source.case, future)
+            with _timed(timing, "restore"):
+                segmentation = self._segmentation(study, prepared.restore(mean), prepared.restore(spread))
+        except Exception as failure:  # noqa: BLE001 - it is reported as the failure of this case
+            return Result(case, self.manifest, error=as_cdal_error(failure, case))
+        return Result(case, self.manifest, segmentation, timing=timing)
 
-    def _prepare(self, source: CaseFiles | Study) -> tuple[Study, Prepared, Timing]:
+    def _prepare(self, source: CaseFiles | Study, read: Callable[[CaseFiles], Study]) -> _Ready:
         """Read, check and cut a case into network inputs."""
         timing = Timing()
         with _timed(timing, "read"):
-            study = source if isinstance(source, Study) else read_study(source)
+            study = source if isinstance(source, Study) else read(source)
         with _timed(timing, "prepare"):
             fitting = match_channels(study, self.manifest.plan)
             if not self.force:
@@ -188,17 +232,15 @@ class Segmenter:
             prepared = prepare(fitting, self.manifest.plan)
         return study, prepared, timing
 
-    def _finish(self, case: str, future: Future[tuple[Study, Prepared, Timing]]) -> Result:
-        """Run the engine on a prepared case and bring the result home; any error becomes a failed result."""
+    def _infer(self, case: str, ready: Callable[[], _Ready]) -> Inferred:
+        """Run the engine on a prepared case; any error becomes a failed one."""
         try:
-            study, prepared, timing = future.result()
+            study, prepared, timing = ready()
             with _timed(timing, "engine"):
                 mean, spread = self._run(prepared.images)
-            with _timed(timing, "restore"):
-                segmentation = self._segmentation(study, prepared.restore(mean), prepared.restore(spread))
         except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
-            return Result(case, self.manifest, error=as_cdal_error(error, case))
-        return Result(case, self.manifest, segmentation, timing=timing)
+            return Inferred(case, error=as_cdal_error(error, case))
+        return Inferred(case, study, prepared, mean, spread, timing=timing)
 
     def _run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         chunks = [self.engine.run(images[i : i + self.batch_size]) for i in range(0, len(images), self.batch_size)]
@@ -213,6 +255,7 @@ class Segmenter:
         manifest = self.manifest
         mask = decide(mean, manifest.labels, manifest.decision, manifest.polarity)
         probability, probability_spread = probabilities(mean, spread, manifest.decision, manifest.polarity)
+        spread = spread * np.float32(manifest.confidence.interval_scale)
         sizes = measure(mean, spread, mask, manifest.labels, study, manifest.decision, manifest.polarity)
         return Segmentation(study, mask, probability, probability_spread, sizes)
 

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cdal_sdk.confidence import review_reasons
 from cdal_sdk.errors import CdalError
 from cdal_sdk.readers import CaseFiles
 from cdal_sdk.segmenter.result import Result
-from cdal_sdk.study import LabelSize
+from cdal_sdk.study import LabelSize, Study
 from cdal_sdk.writers import atomic
 
 __all__ = [
     "CaseReport",
     "Report",
     "failed_case",
-    "read_ledger",
+    "geometry_of",
     "segmented_case",
+    "sha256",
     "skipped_case",
-    "write_ledger",
 ]
 
 _REPORT_FILE = "report.json"
-_LEDGER_FILE = ".cdal-ledger.json"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class CaseReport:
         mean_spread: mean vote spread over labelled voxels, on the probability scale.
         timing_ms: time a stage.
         fingerprint: SHA-256 of input, model and settings; an unchanged one is skipped.
+        review: reasons to look at the result; empty where nothing is unusual.
+        geometry: grid and affine of the source (voxel to RAS mm), or the pixel spacing of a picture.
+        source_sha256: of the source's files, sorted.
+        output_sha256: by output.
     """
 
     case: str
@@ -53,6 +58,10 @@ class CaseReport:
     mean_spread: float | None = None
     timing_ms: dict[str, float] = field(default_factory=dict)
     fingerprint: str | None = None
+    review: list[str] = field(default_factory=list)
+    geometry: dict[str, Any] = field(default_factory=dict)
+    source_sha256: list[str] = field(default_factory=list)
+    output_sha256: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,34 +84,51 @@ class Report:
             path.write_text(self.to_json(), encoding="utf-8")
 
 
-def read_ledger(out: Path) -> dict[str, CaseReport]:
-    """Every finished case in the folder, also of earlier runs; empty where nothing can be understood."""
-    try:
-        entries = json.loads((out / _LEDGER_FILE).read_text(encoding="utf-8"))
-        return {report.case: report for report in (CaseReport(**entry) for entry in entries)}
-    except (OSError, ValueError, TypeError):
-        return {}
+def segmented_case(
+    files: CaseFiles, result: Result, outputs: list[Path], out: Path, fingerprint: str, digests: Sequence[str]
+) -> CaseReport:
+    """The entry of a case that was segmented and written.
 
-
-def write_ledger(ledger: Mapping[str, CaseReport], out: Path) -> None:
-    """Write what a later run needs to skip cases; apart from the report, which is of one run."""
-    with atomic(out / _LEDGER_FILE) as path:
-        path.write_text(json.dumps([asdict(entry) for entry in ledger.values()]) + "\n", encoding="utf-8")
-
-
-def segmented_case(files: CaseFiles, result: Result, outputs: list[Path], out: Path, fingerprint: str) -> CaseReport:
-    """The entry of a case that was segmented and written."""
+    Args:
+        files: its files.
+        result: what came out.
+        outputs: the files written.
+        out: the folder that they are in.
+        fingerprint: of input, model and settings.
+        digests: SHA-256 of the source's files.
+    """
+    manifest, study = result.manifest, result.done.study
+    values = {label.name: label.value for label in manifest.labels}
+    names = [path.relative_to(out).as_posix() for path in outputs]
     return CaseReport(
         case=files.case,
         status="ok",
         error=None,
         source=_source(files),
-        outputs=[path.relative_to(out).as_posix() for path in outputs],
-        labels={name: _size(size) for name, size in result.volumes.items()},
+        outputs=names,
+        labels={name: {"value": values[name], **_size(size)} for name, size in result.volumes.items()},
         mean_spread=round(result.done.mean_spread, 6),
         timing_ms={stage: round(value, 1) for stage, value in asdict(result.timing).items()},
         fingerprint=fingerprint,
+        review=review_reasons(result.done, manifest.labels, manifest.confidence),
+        geometry=geometry_of(study),
+        source_sha256=sorted(digests),
+        output_sha256={name: sha256(path) for name, path in zip(names, outputs, strict=True)},
     )
+
+
+def geometry_of(study: Study) -> dict[str, Any]:
+    """Where a study's voxels lie, for JSON."""
+    if study.affine is not None:
+        return {"grid": list(study.grid), "affine": study.affine.tolist()}
+    spacing = None if study.pixel_spacing is None else list(study.pixel_spacing)
+    return {"grid": list(study.grid[:2]), "pixel_spacing_mm": spacing}
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def skipped_case(earlier: CaseReport) -> CaseReport:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,8 +18,18 @@ from numpy.typing import NDArray
 from cdal_sdk.bundle import Manifest
 from cdal_sdk.errors import CdalError, OutputError, ReadError, UsageError
 from cdal_sdk.study import LabelSize, Segmentation, SourceKind, Study
+from cdal_sdk.writers.atomic import unfinished
 
-__all__ = ["Format", "Result", "Timing", "as_cdal_error", "check_formats", "output_paths", "remove_outputs"]
+__all__ = [
+    "Format",
+    "Result",
+    "Timing",
+    "as_cdal_error",
+    "check_formats",
+    "output_paths",
+    "remove_leftovers",
+    "remove_outputs",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +40,9 @@ _FILES: dict[Format, tuple[str, ...]] = {
     "nifti": ("{case}.nii.gz",),
     "dicom-seg": ("{case}.dcm",),
     "png": ("{case}.png",),
-    "probability": ("probability/{case}.nii.gz", "spread/{case}.nii.gz"),
+    "probability": ("probability/{case}.nii.gz", "spread/{case}.nii.gz", "probability/{case}.dcm"),
 }
+_ABANDONED_SECONDS = 3600
 _PREVIEW = "previews/{case}.png"
 
 
@@ -44,13 +57,13 @@ def check_formats(names: Sequence[str]) -> tuple[Format, ...]:
 def as_cdal_error(error: Exception, case: str) -> CdalError:
     """What made a case fail, as one of our errors: one case must not end a run over ten thousand.
 
-    The text of a foreign error may quote the input, so it goes to the debug log alone.
+    The text of a foreign error may quote the input, such as a name in it, so that the debug log has only its place.
     """
     if isinstance(error, CdalError):
         return error
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
         return ReadError("there is not enough memory for it", where=case, remedy="use a smaller --batch-size")
-    _log.debug("case %s", case, exc_info=error)
+    _log.debug("case %s: %s at\n%s", case, type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
     remedy = "run it alone with 'cdal --verbose segment' and report what that shows"
     return CdalError(f"it failed unexpectedly ({type(error).__name__})", where=case, remedy=remedy)
 
@@ -147,11 +160,12 @@ class Result:
         written: list[Path] = []
         try:
             for chosen in wanted:
-                paths = [out / name.format(case=self.case) for name in _FILES[chosen]]
+                names = [name for name in _FILES[chosen] if study.source.kind == "dicom" or not name.endswith(".dcm")]
+                paths = [out / name.format(case=self.case) for name in names]
                 written += paths
                 self._write(chosen, paths)
             written.append(out / _PREVIEW.format(case=self.case))
-            write_preview(study, segmentation.mask, written[-1], self.manifest.labels)
+            write_preview(study, segmentation.mask, written[-1], self.manifest.labels, segmentation.spread)
         except BaseException:
             with suppress(OutputError):  # the first error says more
                 remove_outputs(self.case, out)
@@ -164,17 +178,19 @@ class Result:
 
         segmentation, labels = self.done, self.manifest.labels
         study = segmentation.study
+        algorithm = writers.Algorithm(name=f"cDAL {self.manifest.name}", version=self.manifest.version)
         match chosen:
             case "nifti":
                 writers.write_nifti(segmentation.mask, study, paths[0])
             case "dicom-seg":
-                algorithm = writers.Algorithm(name=f"cDAL {self.manifest.name}", version=self.manifest.version)
                 writers.write_dicom_seg(segmentation.mask, study, labels, algorithm, paths[0])
             case "png":
                 writers.write_mask_png(self.mask, paths[0], labels)
             case "probability":
                 writers.write_nifti_maps(segmentation.probability, study, paths[0])
                 writers.write_nifti_maps(segmentation.spread, study, paths[1])
+                for path in paths[2:]:
+                    writers.write_dicom_probability(segmentation.probability, study, labels, algorithm, path)
 
 
 def output_paths(case: str, out: Path) -> list[Path]:
@@ -195,6 +211,15 @@ def remove_outputs(case: str, out: Path) -> None:
         except OSError as error:
             what = f"an older output cannot be deleted ({error.strerror})"
             raise OutputError(what, where=path, remedy="remove it or choose another --out") from None
+
+
+def remove_leftovers(out: Path) -> None:
+    """Delete what processes that were killed left half written; what is younger may still be in work."""
+    folders = {out, *(path.parent for path in output_paths("x", out))}
+    for path in (path for folder in folders for path in unfinished(folder)):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()
 
 
 def _applies(chosen: Format, study: Study) -> bool:

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 from cdal_sdk.writers.atomic import atomic
 
 if TYPE_CHECKING:
-    from cdal_sdk.writers.dicom_seg import Algorithm, write_dicom_seg
+    from cdal_sdk.writers.dicom_seg import Algorithm, write_dicom_probability, write_dicom_seg
     from cdal_sdk.writers.dicom_series import write_mr_series
     from cdal_sdk.writers.image import write_mask_png
     from cdal_sdk.writers.nifti import write_nifti, write_nifti_maps
-    from cdal_sdk.writers.preview import write_preview
+    from cdal_sdk.writers.preview import thumbnail, write_preview
 
 __all__ = [
     "Algorithm",
     "atomic",
+    "thumbnail",
+    "write_dicom_probability",
     "write_dicom_seg",
     "write_mask_png",
     "write_mr_series",
@@ -30,6 +32,8 @@ __all__ = [
 
 _HOMES = {
     "Algorithm": "dicom_seg",
+    "thumbnail": "preview",
+    "write_dicom_probability": "dicom_seg",
     "write_dicom_seg": "dicom_seg",
     "write_mask_png": "image",
     "write_mr_series": "dicom_series",

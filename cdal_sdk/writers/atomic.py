@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +11,9 @@ from pathlib import Path
 
 from cdal_sdk.errors import OutputError
 
-__all__ = ["atomic"]
+__all__ = ["atomic", "unfinished"]
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{8}-.+")
 
 
 @contextmanager
@@ -46,6 +49,11 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """Temporary files of `atomic` in a folder, of a process that is at work or was killed."""
+    return [path for path in folder.glob(".*-*") if _TEMPORARY.fullmatch(path.name)]
 
 
 def _sync(path: Path, flags: int) -> None:

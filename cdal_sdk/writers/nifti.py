@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,9 @@ def _like_source(array: NDArray[np.uint8] | NDArray[np.float32], study: Study) -
     for text in {"descrip", "aux_file", "db_name", "intent_name"}.intersection(header.keys()):
         header[text] = b""  # free text of the source, where names of patients may stand
     header.extensions.clear()
-    if array.ndim == 3:
-        array = array.reshape(header.get_data_shape())
+    shape = header.get_data_shape()
+    if array.ndim == 3 and math.prod(shape) == array.size:  # else one volume of several
+        array = array.reshape(shape)
     return kind(array, affine, header)
 
 

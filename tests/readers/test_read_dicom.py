@@ -11,7 +11,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import MPEG4HP41, generate_uid
+from pydicom.uid import MPEG4HP41, DeflatedExplicitVRLittleEndian, generate_uid
 from synthetic_dicom import ACCESSION, AXIAL, BIRTH_DATE, PATIENT_ID, PATIENT_NAME, SAGITTAL, oblique, phantom
 
 from cdal_sdk.errors import ReadError
@@ -147,7 +147,7 @@ def test_no_decoder_names_the_plug_ins(write_series):
     ds.file_meta.TransferSyntaxUID = MPEG4HP41  # which is no still image
     ds.PixelData = encapsulate([ds.PixelData])
     ds.save_as(series.files[0])
-    assert "pydicom[pixeldata]" in refusal(series.folder)
+    assert "cdal-sdk[dicom]" in refusal(series.folder)
 
 
 def test_an_enhanced_multi_frame_file_equals_its_single_frames(tmp_path, write_series):
@@ -252,3 +252,74 @@ def test_a_real_oblique_head(shared_data):
     study = read(shared_data / "dicom" / "Study1_T1post_full")
     assert study.image.shape == (1, 512, 512, 22)
     assert study.spacing == pytest.approx((0.43, 0.43, 6.5), abs=0.01)
+
+
+def test_padding_is_as_dark_as_the_darkest_voxel(write_series):
+    def padded(index, ds):
+        pixels = ds.pixel_array.copy()
+        pixels[0] = -2000
+        ds.PixelData, ds.PixelPaddingValue = pixels.tobytes(), -2000
+        ds["PixelPaddingValue"].VR = "SS"
+
+    image = read(write_series(change=padded).folder).image[0]
+    np.testing.assert_array_equal(image[:, 0], phantom()[:, 1:].min())
+    np.testing.assert_array_equal(image[:, 1:], phantom()[:, 1:])
+
+
+def test_padding_of_an_inverted_xray_is_dark(write_xray):
+    def padded(ds):
+        ds.PhotometricInterpretation, ds.PixelPaddingValue = "MONOCHROME1", 4000
+        ds["PixelPaddingValue"].VR = "US"
+
+    study = read(write_xray(np.array([[4000, 10], [200, 110]], np.uint16), change=padded))
+    np.testing.assert_array_equal(study.image[0, :, :, 0], [[10, 200], [10, 100]])
+
+
+def test_packed_bits(write_xray):
+    def packed(ds):
+        ds.BitsAllocated = ds.BitsStored = 1
+        ds.HighBit, ds.Rows, ds.Columns = 0, 2, 8
+        ds.PixelData = bytes([0b10000001, 0b00000111])
+
+    study = read(write_xray(np.zeros((2, 8), np.uint8), change=packed))
+    np.testing.assert_array_equal(study.image[0, :, :, 0], [[1, 0, 0, 0, 0, 0, 0, 1], [1, 1, 1, 0, 0, 0, 0, 0]])
+
+
+def test_a_palette_becomes_8_bit_colours(write_xray):
+    def coloured(ds):
+        ds.PhotometricInterpretation = "PALETTE COLOR"
+        for name, data in (("Red", [0, 65280]), ("Green", [256, 512]), ("Blue", [65535, 0])):
+            setattr(ds, f"{name}PaletteColorLookupTableDescriptor", [2, 0, 16])
+            ds[f"{name}PaletteColorLookupTableDescriptor"].VR = "US"
+            setattr(ds, f"{name}PaletteColorLookupTableData", np.array(data, "<u2").tobytes())
+
+    study = read(write_xray(np.array([[0, 1]], np.uint8), change=coloured))
+    np.testing.assert_array_equal(study.image[:, 0, :, 0], [[0, 255], [1, 2], [255, 0]])
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"), [("Rows", 65535), ("NumberOfFrames", 10**9), ("SamplesPerPixel", 60000)], ids=str
+)
+def test_an_absurd_size_is_refused_before_memory_is_taken(write_xray, tag, value):
+    path = write_xray(np.eye(4, dtype=np.uint16), change=lambda ds: setattr(ds, tag, value))
+    ds = dcmread(path)
+    ds.Columns = 65535
+    ds.save_as(path)
+    with pytest.raises(ReadError):
+        read(path)
+
+
+def test_a_deflated_bomb_is_refused(tmp_path, write_xray, monkeypatch):
+    from dataclasses import replace
+
+    from cdal_sdk.readers import dicom_file
+    from cdal_sdk.readers.limits import LIMITS
+
+    monkeypatch.setattr(dicom_file, "LIMITS", replace(LIMITS, unpacked_bytes=100_000))
+    path = write_xray(np.zeros((500, 500), np.uint16))
+    ds = dcmread(path)
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    ds.save_as(path, enforce_file_format=True)
+    assert path.stat().st_size < 5000
+    with pytest.raises(ReadError, match="unpacks to more than 100000 bytes"):
+        read(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from io import BytesIO
 from pathlib import Path
 
 import nibabel
@@ -136,3 +137,31 @@ def test_a_real_volume(shared_data):
     study = read(path)
     np.testing.assert_array_equal(study.image[0], nibabel.load(path).get_fdata(dtype=np.float32))
     assert study.case == "hippocampus_003"
+
+
+def test_one_of_several_volumes_can_be_chosen_and_its_mask_has_three_axes(tmp_path):
+    from cdal_sdk.writers import write_nifti
+
+    voxels = noise((5, 6, 7, 3))
+    nibabel.Nifti1Image(voxels, AFFINE).to_filename(tmp_path / "fmri.nii.gz")
+    (case,) = discover([tmp_path / "fmri.nii.gz"], volume=1)
+    study = read_study(case)
+    np.testing.assert_array_equal(study.image[0], voxels[..., 1])
+    write_nifti(np.ones(study.grid, np.uint8), study, tmp_path / "mask.nii.gz")
+    assert nibabel.load(tmp_path / "mask.nii.gz").shape == (5, 6, 7)
+    (case,) = discover([tmp_path / "fmri.nii.gz"], volume=3)
+    with pytest.raises(ReadError, match="there is no volume 3, it has 3"):
+        read_study(case)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("vox_offset", 1e9), ("vox_offset", float("nan")), ("dim", [3, 32767, 32767, 32767, 1, 1, 1, 1])],
+)
+def test_a_header_that_claims_absurd_sizes_takes_no_memory(tmp_path, field, value):
+    path = tmp_path / "huge.nii.gz"
+    raw = bytearray(nibabel.Nifti1Image(noise(), AFFINE).to_bytes())
+    header = nibabel.Nifti1Header.from_fileobj(BytesIO(raw))
+    header[field] = value
+    path.write_bytes(gzip.compress(bytes(header.binaryblock) + bytes(raw[348:])))
+    assert refusal(path)

@@ -53,7 +53,7 @@ def test_outputs_and_report(volume_model: Path, inputs: Path, tmp_path: Path) ->
     assert {key: report[key] for key in ("model", "engine", "seed", "votes")} == {
         "model": "tiny-volume", "engine": "torch", "seed": 4, "votes": 2,
     }  # fmt: skip
-    expected = {"report.json", ".cdal-ledger.json"}
+    expected = {"report.json", "report.html", ".cdal-ledger/a.json", ".cdal-ledger/b.json"}
     for case in "ab":
         expected |= {f"{folder}{case}.nii.gz" for folder in ("", "probability/", "spread/")}
         expected.add(f"previews/{case}.png")
@@ -64,7 +64,7 @@ def test_outputs_and_report(volume_model: Path, inputs: Path, tmp_path: Path) ->
     assert set(cases["a"]["timing_ms"]) == {"read", "prepare", "engine", "restore", "write"}
     assert set(cases["a"]["labels"]) == {"Anterior", "Posterior"}
     assert {name for case in cases.values() for name in case["outputs"]} == {
-        name for name in expected if "json" not in name
+        name for name in expected if "json" not in name and "html" not in name
     }
 
     source, mask = (nibabel.load(path) for path in (inputs / "a.nii.gz", tmp_path / "out/a.nii.gz"))

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import highdicom
+import nibabel
 import numpy as np
 import pytest
 from highdicom.legacy import LegacyConvertedEnhancedMRImage
@@ -19,7 +20,7 @@ from synthetic_dicom import AXIAL, BIRTH_DATE, PATIENT_ID, PATIENT_NAME, SAGITTA
 from cdal_sdk.errors import OutputError
 from cdal_sdk.readers import discover, read_study
 from cdal_sdk.study import Code, Label, Study
-from cdal_sdk.writers import Algorithm, dicom_seg, write_dicom_seg
+from cdal_sdk.writers import Algorithm, dicom_seg, write_dicom_probability, write_dicom_seg
 
 HIPPOCAMPUS = Code("5366008", "Hippocampus")
 LABELS = (
@@ -210,8 +211,8 @@ def test_what_does_not_read_back_is_not_kept(tmp_path, write_series, monkeypatch
     study = read(write_series().folder)
     honest = dicom_seg._segmentation
 
-    def mirrored(segments, *rest):
-        return honest(segments[::-1], *rest)
+    def mirrored(maps, *rest):
+        return honest(maps[:, ::-1], *rest)
 
     monkeypatch.setattr(dicom_seg, "_segmentation", mirrored)
     with pytest.raises(OutputError, match="does not read back"):
@@ -237,6 +238,69 @@ def test_dciodvfy_finds_no_error_in_a_planar_one(tmp_path, write_xray):
     study = read(write_xray(np.arange(48, dtype=np.uint16).reshape(6, 8)))
     write_dicom_seg(np.ones(study.grid, np.uint8), study, LUNG, ALGORITHM, tmp_path / "seg.dcm")
     assert dciodvfy_errors(tmp_path / "seg.dcm") == []
+
+
+def some_probability(study: Study, labels: tuple[Label, ...] = LABELS) -> np.ndarray:
+    return np.random.default_rng(3).random((len(labels), *study.grid), dtype=np.float32)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("orientation", [AXIAL, oblique(turn=-110, tilt=70)], ids=["axial", "very oblique"])
+def test_a_probability_comes_back_in_steps_of_a_255th(tmp_path, write_series, orientation, reverse):
+    series = write_series(orientation=orientation, reverse=reverse)
+    study = read(series.folder)
+    probability = some_probability(study)
+    write_dicom_probability(probability, study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
+    ds = dcmread(tmp_path / "seg.dcm")
+    assert (ds.SegmentationType, ds.SegmentationFractionalType) == ("FRACTIONAL", "PROBABILITY")
+    shared = ds.SharedFunctionalGroupsSequence[0]
+    row = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient[:3], float)
+    from_lps = np.linalg.inv(series.affine) @ np.diag([-1, -1, 1, 1])
+    for groups, frame in zip(ds.PerFrameFunctionalGroupsSequence, ds.pixel_array, strict=True):
+        label = groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber - 1
+        origin = np.array([*map(float, groups.PlanePositionSequence[0].ImagePositionPatient), 1])
+        *start, k = np.round((from_lps @ origin)[:3]).astype(int)
+        assert start == [0, 0]
+        assert from_lps[:3, :3] @ row == pytest.approx([1 / 0.8, 0, 0], abs=1e-3)
+        np.testing.assert_allclose(frame / 255, probability[label, :, :, k].T, atol=0.5 / 255 + 1e-6)
+
+
+def test_a_probability_of_an_xray(tmp_path, write_xray):
+    study = read(write_xray(np.arange(48, dtype=np.uint16).reshape(6, 8)))
+    probability = some_probability(study, LUNG)
+    write_dicom_probability(probability, study, LUNG, ALGORITHM, tmp_path / "seg.dcm")
+    np.testing.assert_allclose(dcmread(tmp_path / "seg.dcm").pixel_array / 255, probability[0, ..., 0], atol=0.002)
+    with pytest.raises(OutputError, match="outside 0 to 1"):
+        write_dicom_probability(probability + 1, study, LUNG, ALGORITHM, tmp_path / "more.dcm")
+
+
+@needs_dciodvfy
+def test_dciodvfy_finds_no_error_in_probabilities(tmp_path, write_series, write_xray):
+    volume = read(write_series(orientation=oblique(turn=20, tilt=-35), change=with_bad_tags).folder)
+    xray = read(write_xray(np.arange(48, dtype=np.uint16).reshape(6, 8)))
+    for study, labels in ((volume, LABELS), (xray, LUNG)):
+        write_dicom_probability(some_probability(study, labels), study, labels, ALGORITHM, tmp_path / "seg.dcm")
+        assert dciodvfy_errors(tmp_path / "seg.dcm") == []
+
+
+@pytest.mark.skipif(shutil.which("segimage2itkimage") is None, reason="the package dcmqi is not installed")
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("orientation", [SAGITTAL, oblique(turn=20, tilt=-35)], ids=["sagittal", "oblique"])
+def test_dcmqi_reads_the_same_voxels_at_the_same_places(tmp_path, write_series, orientation, reverse):
+    series = write_series(orientation=orientation, reverse=reverse)
+    study = read(series.folder)
+    mask = asymmetric_mask(study)
+    write_dicom_seg(mask, study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
+    command = ["segimage2itkimage", "--inputDICOM", tmp_path / "seg.dcm", "--outputDirectory", tmp_path]
+    done = subprocess.run([*command, "--outputType", "nifti"], capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr
+    for label in LABELS:
+        image = nibabel.load(tmp_path / f"{label.value}.nii.gz")
+        found = np.argwhere(np.asarray(image.dataobj))
+        places = np.c_[found, np.ones(len(found))] @ image.affine.T
+        expected = np.c_[np.argwhere(mask == label.value), np.ones((mask == label.value).sum())] @ series.affine.T
+        order = [np.lexsort(np.round(points, 2).T) for points in (places, expected)]
+        np.testing.assert_allclose(places[order[0]], expected[order[1]], atol=0.01)
 
 
 @pytest.mark.parametrize("name", ["Study1_hippocampus_crop", "Study2_hippocampus_crop", "Study1_T1post_full"])

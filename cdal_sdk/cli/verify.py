@@ -1,0 +1,44 @@
+"""`cdal verify`: does what a run wrote still hold."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+__all__ = ["verify"]
+
+
+def verify(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The --out of a run.")],
+    sources: Annotated[
+        list[Path] | None, typer.Option("--source", help="The run's input, to compare with; repeatable.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The run's model, to compare the labels with.")] = None,
+    volume: Annotated[int | None, typer.Option(help="The run's --volume.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Read again what a run wrote, and compare: hashes, geometry, label values, sizes and, if given, the sources.
+
+    Exit code 0: all holds. 1: something does not. 2: wrong usage, or no finished case in the folder.
+    """
+    from cdal_sdk.bundle import read_manifest
+    from cdal_sdk.readers import discover
+    from cdal_sdk.segmenter.verify import verify as check
+
+    manifest = None if model is None else read_manifest(model)
+    found = check(out, discover(sources, exclude=out, volume=volume) if sources else (), manifest)
+    if as_json:
+        sys.stdout.write(json.dumps(found.to_data(), indent=2, ensure_ascii=False) + "\n")
+    else:
+        console = Console(soft_wrap=True, highlight=False)
+        for problem in found.problems:
+            console.print(f"{problem.case}: {problem.what}", style="red", markup=False)
+        compared = f", {found.sources} compared with their sources" if sources else ""
+        verdict = f"{len(found.problems)} problem(s)" if found.problems else "all holds"
+        console.print(f"{found.cases} case(s), {found.files} file(s){compared}: {verdict}", markup=False)
+    raise typer.Exit(1 if found.problems else 0)

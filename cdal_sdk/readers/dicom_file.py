@@ -1,0 +1,64 @@
+"""DICOM files opened: without quoting their values, and without unpacking more than is sane."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.config import disable_value_validation
+from pydicom.dataset import FileDataset
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from cdal_sdk.errors import ReadError
+from cdal_sdk.readers.limits import LIMITS
+
+__all__ = ["open_dicom"]
+
+_META_BYTES = 4096  # which hold the transfer syntax of any sane file
+_META_STARTS_AT = 144  # after preamble, magic and the element with the length of what follows
+_CHUNK = 1 << 20
+
+
+def open_dicom(path: Path, *, tags: Sequence[str] | None = None, pixels: bool = False) -> FileDataset:
+    """Read a DICOM file, with or without preamble.
+
+    Args:
+        path: the file.
+        tags: the elements to read, by keyword; None for all.
+        pixels: whether to read the pixels, too.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ReadError: the file is compressed as a whole and unpacks to more than is sane.
+        Exception: whatever pydicom raises for a damaged file.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_META_BYTES)
+    if DeflatedExplicitVRLittleEndian.encode() in head:
+        _check_unpacked(path)
+    with disable_value_validation():  # whose warnings quote what they find, such as names
+        return dcmread(path, force=True, stop_before_pixels=not pixels, specific_tags=list(tags) if tags else None)
+
+
+def _check_unpacked(path: Path) -> None:
+    """Count what a deflated data set unpacks to, without keeping it."""
+    meta = read_file_meta_info(path)
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    total = 0
+    with path.open("rb") as stream:
+        stream.seek(_META_STARTS_AT + int(meta.FileMetaInformationGroupLength))
+        while chunk := stream.read(_CHUNK):
+            while chunk:
+                total += len(unpacker.decompress(chunk, _CHUNK))
+                chunk = unpacker.unconsumed_tail
+                if total > LIMITS.unpacked_bytes:
+                    raise ReadError(
+                        f"the file unpacks to more than {LIMITS.unpacked_bytes} bytes",
+                        where=path,
+                        remedy="export it without deflating it",
+                    )

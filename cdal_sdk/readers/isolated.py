@@ -1,0 +1,124 @@
+"""Reading in a process of its own, so that a file which hangs or crashes a decoder costs one case and not the run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from cdal_sdk.errors import ReadError
+from cdal_sdk.readers.case_files import CaseFiles
+from cdal_sdk.study import Source, Study
+
+__all__ = ["IsolatedReader"]
+
+_WORKER = (sys.executable, "-m", "cdal_sdk.readers.worker")
+
+
+class IsolatedReader:
+    """Reads one case at a time in another process, which is started when first needed and again after a crash.
+
+    Args:
+        timeout: seconds that one case may take.
+        command: what starts the process.
+    """
+
+    def __init__(self, timeout: float, command: tuple[str, ...] = _WORKER) -> None:
+        self._timeout = timeout
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+
+    def read(self, files: CaseFiles) -> Study:
+        """As `read_study`.
+
+        Raises:
+            ReadError: also where reading takes too long or ends the process.
+            MemoryError: there is not enough of it.
+        """
+        if files.error is not None:
+            raise files.error
+        process = self._started()
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        watch = threading.Timer(self._timeout, stop)
+        watch.daemon = True
+        watch.start()
+        try:
+            return self._ask(process, files)
+        except (OSError, EOFError, ValueError) as error:
+            process.kill()
+            process.wait()
+            what = f"reading it took longer than {self._timeout:g} seconds" if late.is_set() else "reading it crashed"
+            remedy = "check that it opens in another viewer, or export it again"
+            raise ReadError(what, where=files.paths[0], remedy=remedy) from error
+        finally:
+            watch.cancel()
+
+    def close(self) -> None:
+        """End the process, also in the middle of a case."""
+        self._closed = True
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    stream.close()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._closed:
+            raise ReadError("the run was stopped")
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # decoders print there what they find in a file
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        return self._process
+
+    def _ask(self, process: subprocess.Popen[bytes], files: CaseFiles) -> Study:
+        asked, answered = _pipes(process)
+        paths = [str(path) for path in files.paths]
+        request = {"case": files.case, "kind": files.kind, "paths": paths, "volume": files.volume}
+        asked.write(json.dumps(request).encode() + b"\n")
+        asked.flush()
+        head: dict[str, Any] = json.loads(answered.readline() or b"?")
+        if head.get("memory"):
+            raise MemoryError
+        if "error" in head:
+            what, where, remedy = head["error"]
+            raise ReadError(what, where=where, remedy=remedy)
+        image = np.empty(head["shape"], np.float32)
+        _fill(image.data.cast("B"), answered)
+        affine = None if head["affine"] is None else np.array(head["affine"], np.float64)
+        spacing = None if head["spacing"] is None else (head["spacing"][0], head["spacing"][1])
+        source = Source(files.kind or "array", tuple(Path(path) for path in head["paths"]))
+        return Study(files.case, image, affine, source, spacing, head["modality"])
+
+
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    if process.stdin is None or process.stdout is None:
+        raise EOFError
+    return process.stdin, process.stdout
+
+
+def _fill(buffer: memoryview, stream: IO[bytes]) -> None:
+    """Read exactly as much as the buffer holds."""
+    at = 0
+    while at < len(buffer):
+        count = stream.readinto(buffer[at:])  # type: ignore[attr-defined]
+        if not count:
+            raise EOFError
+        at += count

@@ -1,0 +1,98 @@
+"""A reader that hangs or crashes costs one case."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cdal_sdk.errors import ReadError
+from cdal_sdk.readers import CaseFiles, IsolatedReader, discover, read_study
+
+# A worker that hangs on one case, crashes on another, prints where the answers go on a third, and else is itself.
+MOODY = """
+import os, runpy, sys, time
+import cdal_sdk.readers as readers
+honest = readers.read_study
+def read_study(files):
+    if "hang" in files.case: time.sleep(600)
+    if "crash" in files.case: os.abort()
+    print("noise", flush=True)
+    if "memory" in files.case: raise MemoryError
+    return honest(files)
+readers.read_study = read_study
+runpy.run_module("cdal_sdk.readers.worker", run_name="__main__")
+"""
+
+
+def renamed(files: CaseFiles, case: str) -> CaseFiles:
+    return CaseFiles(case, files.kind, files.paths)
+
+
+def test_a_study_comes_through_unchanged(write_series, write_xray, tmp_path):
+    write_series("in", orientation=(0.6, 0.8, 0, 0, 0, -1))
+    write_xray(np.arange(12, dtype=np.uint16).reshape(3, 4), "in/x.dcm", lambda ds: setattr(ds, "PixelSpacing", [1, 2]))
+    reader = IsolatedReader(60)
+    try:
+        for files in discover([tmp_path / "in"]):
+            here, there = read_study(files), reader.read(files)
+            np.testing.assert_array_equal(here.image, there.image)
+            if here.affine is None:
+                assert there.affine is None
+            else:
+                np.testing.assert_array_equal(here.affine, there.affine)
+            for name in ("case", "source", "pixel_spacing", "modality"):
+                assert getattr(here, name) == getattr(there, name)
+    finally:
+        reader.close()
+
+
+def test_hanging_crashing_and_failing_cost_one_case_each(write_series, tmp_path):
+    good = discover([write_series().folder])[0]
+    bad = discover([write_series("bad", skip=[2]).folder])[0]
+    reader = IsolatedReader(5, (sys.executable, "-c", MOODY))
+    start = time.monotonic()
+    try:
+        for case, said in (("hang", "took longer than 5 seconds"), ("crash", "reading it crashed")):
+            with pytest.raises(ReadError, match=said):
+                reader.read(renamed(good, case))
+            assert reader.read(good).image.shape == (1, 9, 7, 5)
+        with pytest.raises(ReadError, match="a slice is missing"):
+            reader.read(bad)
+        with pytest.raises(MemoryError):
+            reader.read(renamed(good, "memory"))
+        assert reader.read(good).image.shape == (1, 9, 7, 5)
+    finally:
+        reader.close()
+    assert time.monotonic() - start < 60
+
+
+def test_closing_ends_a_hanging_reader_at_once(write_series):
+    from concurrent.futures import ThreadPoolExecutor
+
+    good = discover([write_series().folder])[0]
+    reader = IsolatedReader(600, (sys.executable, "-c", MOODY))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(reader.read, renamed(good, "hang"))
+        time.sleep(1)
+        reader.close()
+        with pytest.raises(ReadError):
+            waiting.result(timeout=10)
+    with pytest.raises(ReadError, match="stopped"):
+        reader.read(good)
+
+
+def test_a_path_that_is_no_utf8(tmp_path, write_xray):
+    import os
+
+    path = write_xray(np.eye(4, dtype=np.uint16))
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller.dcm"))
+    path.rename(odd)
+    reader = IsolatedReader(60)
+    try:
+        assert reader.read(CaseFiles("x", "dicom", (odd,))).source.paths == (odd,)
+    finally:
+        reader.close()

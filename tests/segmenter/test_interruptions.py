@@ -1,0 +1,135 @@
+"""Killed at any moment, interrupted, and two at once: what is in the folder is whole, and a further run completes it.
+
+Two kills by default; for a long run set CDAL_KILLS=100.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from cdal_sdk import Segmenter, segment_cases
+from cdal_sdk.readers import discover
+from cdal_sdk.segmenter.verify import verify
+from tests.segmenter.conftest import write_volume
+
+KILLS = int(os.environ.get("CDAL_KILLS", "2"))
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals")
+
+# Says when it is about to begin, and what became of each case.
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from cdal_sdk import Segmenter, segment_cases
+from cdal_sdk.readers import discover
+model, source, out = map(Path, sys.argv[1:])
+segmenter = Segmenter(model, engine="torch")
+cases = discover([source])
+print("ready", flush=True)
+sys.stdin.readline()
+tell = lambda case: print(case.case, flush=True)
+report = segment_cases(segmenter, cases, out, formats=("probability",), on_case=tell)
+print(",".join(f"{case.case}={case.status}" for case in report.cases), flush=True)
+"""
+
+
+def begin(model: Path, source: Path, out: Path) -> subprocess.Popen[str]:
+    """A process that waits to be told to begin."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(  # noqa: S603 - our own script
+        [sys.executable, "-c", SCRIPT, str(model), str(source), str(out)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n", process.communicate()
+    return process
+
+
+def go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    for number in range(4):
+        write_volume(tmp_path / f"in/{number}.nii.gz", number)
+    return tmp_path / "in"
+
+
+def assert_whole(out: Path) -> None:
+    """Every visible file can be read, and what is recorded as finished holds."""
+    for path in out.rglob("*"):
+        if path.name.startswith(".") or ".cdal-ledger" in path.parts or not path.is_file():
+            continue
+        if path.suffix == ".png":
+            Image.open(path).load()
+        elif path.suffix == ".gz":
+            np.asarray(nibabel.load(path).dataobj)
+        elif path.suffix == ".json":
+            json.loads(path.read_text())
+    if any((out / ".cdal-ledger").glob("*.json")):
+        assert {p.what for p in verify(out).problems} <= {"no finished case accounts for this file"}
+
+
+def test_killing_leaves_nothing_half(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    chance = random.Random(0)
+    for number in range(KILLS):
+        process = begin(volume_model, inputs, out)
+        go(process)
+        if number % 2:  # at some moment of the first case, or after some cases
+            assert process.stdout is not None
+            process.stdout.readline()
+        time.sleep(chance.uniform(0, 1.5))
+        process.kill()
+        process.communicate()
+        assert_whole(out)
+        if number % 10 == 9:
+            for path in (out / ".cdal-ledger").glob("*.json"):
+                path.unlink()
+    segment_cases(Segmenter(volume_model, engine="torch"), discover([inputs]), out, formats=("probability",))
+    found = verify(out, discover([inputs]))
+    assert (found.cases, found.problems) == (4, [])
+
+
+def test_ctrl_c_leaves_a_valid_report(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    process = begin(volume_model, inputs, tmp_path / "out")
+    go(process)
+    assert process.stdout is not None
+    first = process.stdout.readline().strip()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in errors
+    cases = json.loads((tmp_path / "out/report.json").read_text())["cases"]
+    assert (cases[0]["case"], cases[0]["status"]) == (first, "ok")
+    assert len(cases) < 4
+    assert_whole(tmp_path / "out")
+
+
+def test_two_processes_share_the_work(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    processes = [begin(volume_model, inputs, out) for _ in range(2)]
+    for process in processes:
+        go(process)
+    done = [process.communicate(timeout=120) for process in processes]
+    outcomes = [dict(pair.split("=") for pair in output.splitlines()[-1].split(",")) for output, _ in done]
+    for case in "0123":
+        assert sorted(outcome[case] for outcome in outcomes) == ["ok", "skipped"], done
+    found = verify(out, discover([inputs]))
+    assert (found.cases, found.problems) == (4, [])
+    assert not list((out / ".cdal-ledger").glob("*.lock"))

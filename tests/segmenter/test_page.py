@@ -1,0 +1,66 @@
+"""The page of a run: complete, harmless and self-contained."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cdal_sdk.segmenter.page import write_page
+from cdal_sdk.segmenter.report import CaseReport, Report
+
+EVIL = "<script>alert(1)</script>"
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def report(out: Path) -> Report:
+    size = {"Anterior": {"value": 1, "volume_ml": 1.785, "volume_ml_interval": [1.7, 1.9]}}
+    cases = [
+        CaseReport("fine", "ok", None, "a.nii.gz", ["fine.nii.gz", "previews/fine.png"], size, 0.02),
+        CaseReport("odd", "ok", None, "b", ["previews/odd.png"], size, 0.3, review=["high spread: 0.30"]),
+        CaseReport(EVIL, "failed", f"{EVIL}: a slice is missing", "c"),
+    ]
+    (out / "previews").mkdir()
+    for name in ("fine", "odd"):
+        pixels = np.random.default_rng(0).integers(0, 255, (900, 1400, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(out / f"previews/{name}.png")
+    return Report("hippocampus", "torch", 0, 5, cases)
+
+
+def page(out: Path) -> str:
+    write_page(report(out), out)
+    return (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_every_case_with_its_size_reason_and_picture(tmp_path: Path) -> None:
+    text = page(tmp_path)
+    HTMLParser().feed(text)
+    assert text.count("<tr class=") == 3
+    assert "1.785 ml <small>(1.700 to 1.900)</small>" in text
+    assert "high spread: 0.30" in text
+    assert text.count("data:image/jpeg;base64,") == 2
+    assert "2 ok, 1 failed; 1 to review" in text
+
+
+def test_names_and_errors_are_escaped_and_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
+    text = page(tmp_path)
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert not re.search(r"https?://|src=\"(?!data:)", text)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+def test_it_opens_in_a_browser(tmp_path: Path) -> None:
+    page(tmp_path)
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [str(BROWSER), *options, "--dump-dom", (tmp_path / "report.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("<tr class=") == 3
+    assert "a slice is missing" in done.stdout

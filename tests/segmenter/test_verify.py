@@ -1,0 +1,140 @@
+"""`verify` finds whatever was changed after a run, and nothing where nothing was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom import dcmread
+
+from cdal_sdk import Segmenter, segment_cases
+from cdal_sdk.bundle import read_manifest
+from cdal_sdk.errors import UsageError
+from cdal_sdk.readers import discover
+from cdal_sdk.segmenter.verify import verify
+from tests.conftest import WriteSeries
+from tests.segmenter.conftest import write_volume
+
+
+def findings(out: Path, source: Path | None = None) -> list[str]:
+    return [problem.what for problem in verify(out, discover([source]) if source else ()).problems]
+
+
+@pytest.fixture(scope="module")
+def finished(volume_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an input and its output, made once."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_volume(folder / "in/a.nii.gz")
+    segmenter = Segmenter(volume_model, engine="torch")
+    segment_cases(segmenter, discover([folder / "in"]), folder / "out", formats=("probability",))
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def rewrite_mask(path: Path, change: Callable[[np.ndarray], np.ndarray], affine: np.ndarray | None = None) -> None:
+    image = nibabel.load(path)
+    array = change(np.asarray(image.dataobj))
+    nibabel.save(nibabel.Nifti1Image(array, image.affine if affine is None else affine), path)
+
+
+def accept(out: Path) -> None:
+    """Record the present hashes, as somebody would who wants a changed file to pass."""
+    from cdal_sdk.segmenter.report import sha256
+
+    record = out / ".cdal-ledger/a.json"
+    entry = json.loads(record.read_text())
+    entry["output_sha256"] = {name: sha256(out / name) for name in entry["outputs"]}
+    record.write_text(json.dumps(entry))
+
+
+def test_an_untouched_run_holds(finished: Path, volume_model: Path) -> None:
+    found = verify(finished / "out", discover([finished / "in"]), read_manifest(volume_model))
+    assert found.problems == []
+    assert (found.cases, found.files, found.sources) == (1, 4, 1)
+
+
+def test_a_changed_missing_or_foreign_file(run: Path) -> None:
+    out = run / "out"
+    with (out / "spread/a.nii.gz").open("ab") as file:
+        file.write(b"x")
+    (out / "previews/a.png").unlink()
+    shutil.copy(out / "a.nii.gz", out / "b.nii.gz")
+    assert sorted(findings(out)) == [
+        "no finished case accounts for this file",
+        "previews/a.png is missing",
+        "spread/a.nii.gz has changed since it was written",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda mask: np.where(mask == 1, 9, mask).astype(np.uint8), "the numbers [9], which no label has"),
+        (lambda mask: np.where(mask == 1, 2, mask).astype(np.uint8), "not the size in the report"),
+        (lambda mask: mask[1:], "has the shape [10, 13, 7], its source has [11, 13, 7]"),
+        (lambda mask: mask.astype(np.float32), "cannot be read (TypeError)"),
+    ],
+)
+def test_a_wrong_mask_whose_hash_was_forged(run: Path, change: Callable[[np.ndarray], np.ndarray], said: str) -> None:
+    rewrite_mask(run / "out/a.nii.gz", change)
+    accept(run / "out")
+    assert any(said in what for what in findings(run / "out"))
+
+
+def test_a_mask_at_another_place(run: Path) -> None:
+    moved = nibabel.load(run / "out/a.nii.gz").affine.copy()
+    moved[0, 3] += 3
+    rewrite_mask(run / "out/a.nii.gz", lambda mask: mask, moved)
+    accept(run / "out")
+    assert findings(run / "out") == ["a.nii.gz lies 3.00 mm from its source"]
+
+
+def test_a_changed_or_missing_source(run: Path) -> None:
+    write_volume(run / "in/a.nii.gz", seed=5)
+    assert findings(run / "out", run / "in") == ["its source has changed since it was segmented"]
+    (run / "in/a.nii.gz").rename(run / "in/other.nii.gz")
+    assert findings(run / "out", run / "in") == ["its source is not among the given inputs"]
+
+
+def test_a_record_that_leads_out_of_the_folder(run: Path) -> None:
+    record = run / "out/.cdal-ledger/a.json"
+    record.write_text(record.read_text().replace('"previews/a.png"', '"../in/a.nii.gz"'))
+    assert "../in/a.nii.gz is no output of this case" in findings(run / "out")
+
+
+def test_a_folder_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no case was finished"):
+        verify(tmp_path)
+
+
+def test_dicom_and_pictures(
+    volume_model: Path, planar_model: Path, write_series: WriteSeries, write_xray: Callable[..., Path], tmp_path: Path
+) -> None:
+    series = write_series("in/series", orientation=(0.6, 0.8, 0, 0, 0, -1))
+    segmenter = Segmenter(volume_model, engine="torch", force=True)
+    segment_cases(segmenter, discover([series.folder]), tmp_path / "volumes", formats=("nifti", "probability"))
+    assert findings(tmp_path / "volumes", series.folder) == []
+    path = tmp_path / f"volumes/{series.uid}.dcm"
+    ds = dcmread(path)
+    ds.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0].ReferencedSOPInstanceUID = "1.2.3"
+    ds.save_as(path)
+    said = findings(tmp_path / "volumes", series.folder)
+    assert f"{path.name} refers to other images than its source" in said
+
+    values = np.random.default_rng(0).integers(0, 255, (20, 30), dtype=np.uint8)
+    write_xray(values, "in/x.dcm")
+    Image.fromarray(values).save(tmp_path / "in/y.png")
+    inputs = [tmp_path / "in/x.dcm", tmp_path / "in/y.png"]
+    segment_cases(Segmenter(planar_model, engine="torch"), discover(inputs), tmp_path / "planar", formats=("nifti",))
+    found = verify(tmp_path / "planar", discover(inputs))
+    assert (found.cases, found.problems) == (2, [])
