@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cdal_sdk.bundle import Manifest
-from cdal_sdk.engines import Engine
+from cdal_sdk.engines import BuiltEngine, Engine
 from cdal_sdk.errors import GateError
 from cdal_sdk.example import example_study
 from cdal_sdk.masks import decide, dice, probabilities
@@ -107,11 +107,11 @@ class Gate:
         self.manifest, self.limits, self.images = manifest, limits, images
         self._reference, self._batch = reference, batch
 
-    def __call__(self, engine: Engine) -> str:
+    def __call__(self, engine: BuiltEngine) -> str:
         """The figures of an engine that passes; see `check`."""
         return str(self.check(engine))
 
-    def check(self, engine: Engine) -> Agreement:
+    def check(self, engine: BuiltEngine) -> Agreement:
         """Compare, and refuse an engine outside the limits.
 
         Raises:

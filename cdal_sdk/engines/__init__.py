@@ -1,6 +1,17 @@
 """Inference engines behind one protocol."""
 
-from cdal_sdk.engines.base import BatchProfile, Builder, Device, Engine, Precision, Target, VoteMaps, fuse, pick_device
+from cdal_sdk.engines.base import (
+    BatchProfile,
+    Builder,
+    BuiltEngine,
+    Device,
+    Engine,
+    Precision,
+    Target,
+    VoteMaps,
+    fuse,
+    pick_device,
+)
 from cdal_sdk.engines.cache import EngineCache, default_cache_folder
 from cdal_sdk.engines.choice import EngineRequest, make_engine, stored_engine_names, usable_precisions
 from cdal_sdk.engines.fingerprint import GRAPH_VERSION, fingerprint
@@ -21,6 +32,7 @@ __all__ = [
     "GRAPH_VERSION",
     "BatchProfile",
     "Builder",
+    "BuiltEngine",
     "Device",
     "Engine",
     "EngineCache",

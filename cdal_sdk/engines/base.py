@@ -20,6 +20,7 @@ from cdal_sdk.network import Generator
 __all__ = [
     "BatchProfile",
     "Builder",
+    "BuiltEngine",
     "Device",
     "Engine",
     "Precision",
@@ -47,16 +48,20 @@ class Engine(Protocol):
     Attributes:
         name: as users type it.
         device: "cpu" or "cuda".
-        precision: in which it convolves and multiplies.
     """
 
     name: str
     device: str
-    precision: Precision
 
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """Images [n, channel, h, w] to vote maps; h and w must be multiples of the network's divisor."""
         ...
+
+
+class BuiltEngine(Engine, Protocol):
+    """An engine of this package, which tells the precision in which it convolves and multiplies."""
+
+    precision: Precision
 
 
 class BatchProfile(NamedTuple):
@@ -125,7 +130,7 @@ class Builder(Protocol):
         """
         ...
 
-    def load(self, path: Path, target: Target) -> Engine:
+    def load(self, path: Path, target: Target) -> BuiltEngine:
         """Open a built file.
 
         Raises:

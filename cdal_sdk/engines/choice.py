@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from cdal_sdk.diffusion import Sampling
-from cdal_sdk.engines.base import Builder, Engine, Precision, Target
+from cdal_sdk.engines.base import Builder, BuiltEngine, Precision, Target
 from cdal_sdk.engines.cache import EngineCache, file_hash
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.engines.fingerprint import Fingerprint, differences, fingerprint
@@ -25,7 +25,7 @@ from cdal_sdk.network import Generator
 
 __all__ = ["EngineRequest", "GateCheck", "make_engine", "stored_engine_names", "usable_precisions"]
 
-GateCheck = Callable[[Engine], str]
+GateCheck = Callable[[BuiltEngine], str]
 """Holds an engine against the reference: returns its figures, or raises GateError."""
 
 _log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def stored_engine_names(kind: EngineKind, suffix: str, target: Target) -> tuple[
     return f"{stem}{suffix}", f"{stem}.json"
 
 
-def make_engine(name: str, request: EngineRequest) -> Engine:
+def make_engine(name: str, request: EngineRequest) -> BuiltEngine:
     """Make an engine; "auto" is the fastest that runs and passes the gate here. The log says which and why.
 
     Raises:
@@ -127,7 +127,7 @@ def usable_precisions(
     return (halves[0] if halves else "fp32",)
 
 
-def _first_precision(kind: EngineKind, request: EngineRequest) -> Engine:
+def _first_precision(kind: EngineKind, request: EngineRequest) -> BuiltEngine:
     """The engine in the first precision that passes the gate."""
     builder = builder_of(kind)
     refusal: GateError | None = None
@@ -144,7 +144,7 @@ def _first_precision(kind: EngineKind, request: EngineRequest) -> Engine:
     raise refusal
 
 
-def _obtain(kind: EngineKind, builder: Builder, request: EngineRequest, target: Target) -> Engine:
+def _obtain(kind: EngineKind, builder: Builder, request: EngineRequest, target: Target) -> BuiltEngine:
     wanted = fingerprint(kind.name, target, builder.environment(target.device))
     engine = _stored(kind, builder, request, target, wanted)
     if engine is not None:
@@ -164,9 +164,9 @@ def _obtain(kind: EngineKind, builder: Builder, request: EngineRequest, target: 
     return _build(builder, request, target, wanted)
 
 
-def _build(builder: Builder, request: EngineRequest, target: Target, wanted: Fingerprint) -> Engine:
+def _build(builder: Builder, request: EngineRequest, target: Target, wanted: Fingerprint) -> BuiltEngine:
     """Build, gate, and keep."""
-    made: list[Engine] = []
+    made: list[BuiltEngine] = []
 
     def fill(path: Path) -> str:
         builder.build(request.generator, target, path)
@@ -186,7 +186,7 @@ def _build(builder: Builder, request: EngineRequest, target: Target, wanted: Fin
     return made[0]
 
 
-def _gated(engine: Engine, request: EngineRequest, key: Fingerprint) -> str:
+def _gated(engine: BuiltEngine, request: EngineRequest, key: Fingerprint) -> str:
     if request.gate is None:
         return "not gated"
     try:
@@ -200,7 +200,7 @@ def _gated(engine: Engine, request: EngineRequest, key: Fingerprint) -> str:
 
 def _stored(
     kind: EngineKind, builder: Builder, request: EngineRequest, target: Target, wanted: Fingerprint
-) -> Engine | None:
+) -> BuiltEngine | None:
     """The engine that came with the model, where it fits; where not, the log says in what."""
     path, description = (request.stored.get(name) for name in stored_engine_names(kind, builder.suffix, target))
     if path is None or description is None:
@@ -224,7 +224,7 @@ def _stored(
     return engine
 
 
-def _first_use(kind: EngineKind, engine: Engine, request: EngineRequest, key: Fingerprint) -> None:
+def _first_use(kind: EngineKind, engine: BuiltEngine, request: EngineRequest, key: Fingerprint) -> None:
     """Gate an engine that was built where it could not run; the verdict is kept.
 
     Raises:

@@ -214,7 +214,10 @@ def _pyramid(graph: LayerWriter, pyramid: PyramidDownsample, h: Map) -> Map:
 def _attention(graph: LayerWriter, attention: Attention, h: Map) -> Map:
     """Products in the stream's type, softmax in float32."""
     out, kind = graph.out, graph.stream
+    scope = out.scope
+    out.scope = f"{scope}.norm"
     normal = _norm(graph, attention.norm, h)
+    out.scope = scope
     tokens = out.node("Transpose", out.node("Reshape", normal.name, out.constant([0, h.channels, -1])), perm=[0, 2, 1])
 
     def project(values: str, weight: Tensor, bias: Tensor) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cdal_sdk.bundle import load_model
 from cdal_sdk.engines import (
+    BuiltEngine,
     Device,
     Engine,
     EngineCache,
@@ -114,7 +115,7 @@ class Segmenter:
         self.read_timeout = read_timeout
         place = pick_device(device)
 
-        def gate(candidate: Engine) -> str:  # built only when an engine is new here
+        def gate(candidate: BuiltEngine) -> str:  # built only when an engine is new here
             reference = TorchEngine(loaded.generator, sampling, place)
             return Gate(manifest, reference, loaded.gate_images() or synthetic_images(manifest))(candidate)
 
@@ -129,7 +130,7 @@ class Segmenter:
             gate=gate,
             cache=EngineCache(default_cache_folder()),
         )
-        self.engine = make_engine(engine_name, request)
+        self.engine: Engine = make_engine(engine_name, request)
         height, width = manifest.plan.canvas
         self.batch_size = batch_size or max(1, _BATCH_PIXELS[self.engine.device] // (height * width))
 

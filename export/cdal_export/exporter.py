@@ -25,7 +25,7 @@ from cdal_sdk.bundle import (
 )
 from cdal_sdk.engines import (
     Builder,
-    Engine,
+    BuiltEngine,
     EngineKind,
     Precision,
     Target,
@@ -214,7 +214,12 @@ class _Workshop:
         return engine, self._files(kind, builder, target, path, engine)
 
     def _gated(
-        self, kind: EngineKind, builder: Builder, target: Target, path: Path, open_engine: Callable[[Target], Engine]
+        self,
+        kind: EngineKind,
+        builder: Builder,
+        target: Target,
+        path: Path,
+        open_engine: Callable[[Target], BuiltEngine],
     ) -> ExportedEngine:
         """Hold an engine against the reference; in half precision, retry with float32 islands where that is wanted."""
         file = stored_engine_names(kind, builder.suffix, target)[0]
