@@ -22,6 +22,7 @@ __all__ = ["Agreement", "Gate", "Limits", "gate_images", "synthetic_images"]
 
 _IMAGES_PER_STUDY = 64  # evenly chosen: finely overlapping tiles repeat what they show
 _IMAGES_AT_FIRST_USE = 4
+_PIXELS_AT_FIRST_USE = 4 * 128 * 128  # somebody waits for it
 
 
 @dataclass(frozen=True)
@@ -172,8 +173,10 @@ def gate_images(manifest: Manifest, studies: Sequence[Study]) -> list[NDArray[np
     return [_spread(prepare(study, manifest.plan).images, _IMAGES_PER_STUDY) for study in studies]
 
 
-def synthetic_images(manifest: Manifest, count: int = _IMAGES_AT_FIRST_USE) -> list[NDArray[np.float32]]:
+def synthetic_images(manifest: Manifest) -> list[NDArray[np.float32]]:
     """Images for a gate where there are no real ones: of the synthetic example, or smooth random structure."""
+    height, width = manifest.plan.canvas
+    count = min(_IMAGES_AT_FIRST_USE, max(1, _PIXELS_AT_FIRST_USE // (height * width)))
     study = example_study() if manifest.plan.kind == "volume" else _picture(manifest)
     return [_spread(prepare(study, manifest.plan).images, count)]
 
