@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -404,41 +402,3 @@ class TestClock:
 
     def test_until_there_is_more_the_first_step_counts(self, clock):
         assert clock(3.0).seconds_left(1) == pytest.approx(27)
-
-
-def test_two_devices_train_one_model(data, tmp_path):
-    """By the command, as users do; only the first process validates, writes and tells."""
-    settings = {
-        "network.width": 8,
-        "network.multipliers": [1, 1],
-        "network.blocks_per_level": 1,
-        "network.encoder_blocks": 1,
-        "plan.divisor": 2,
-        "plan.domain": {},
-        "data.folds": 3,
-        "data.crop": [16, 16],
-        "data.validation_cases": 1,
-        "discriminator.width": 4,
-        "discriminator.every": 1,
-        "diffusion.votes": 1,
-        "optimisation.steps": 3,
-        "optimisation.batch": 2,
-        "optimisation.validate_every": 2,
-    }
-    changes = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
-    command = [sys.executable, "-m", "cdal_sdk.cli", "train", "--data", str(data), "--out", str(tmp_path / "run")]
-    result = subprocess.run(  # noqa: S603
-        [*command, *changes, "--device", "cpu", "--devices", "2", "--precision", "32-true", "--workers", "0"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("the best weights are in") == 1
-    assert result.stdout.count("best weights, all held-out cases") == 1
-    assert [row["step"] for row in read_log(tmp_path / "run/log.csv")] == [2, 3]
-    assert load_model(tmp_path / "run/best.pt").manifest.provenance.metrics.keys() == {
-        "dice_Anterior",
-        "dice_Posterior",
-    }
