@@ -119,7 +119,7 @@ def test_a_refused_precision_gives_way_to_the_next(fakes, request_, caplog) -> N
 
 
 def test_a_refused_engine_gives_way_to_the_next_with_a_reason(fakes, request_, caplog) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "cdal_sdk"):
         engine = make_engine("auto", replace(request_, gate=refuse(("fast", "bf16"), ("fast", "fp32"))))
     assert engine.name == "slow"
     assert "engine fast is passed over: fast: it disagrees" in caplog.text
@@ -254,7 +254,7 @@ def test_a_stored_precision_goes_before_a_faster_one(fakes, request_, tmp_path) 
 
 @pytest.mark.parametrize("changes", [{"library": "0"}, {"seed": 5}, {"weights": "old"}, {"graph_version": 0}])
 def test_a_stale_or_foreign_one_is_built_again_and_gated(fakes, stored, changes, caplog) -> None:
-    with caplog.at_level(logging.INFO), pytest.raises(GateError):
+    with caplog.at_level(logging.INFO, "cdal_sdk"), pytest.raises(GateError):
         make_engine("slow", replace(stored(**changes), gate=refuse(("slow", "fp32"))))
     assert fakes["slow"].built == 1
     assert f"the stored engine slow was built for another {next(iter(changes))}" in caplog.text
