@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -12,10 +12,16 @@ from scipy import ndimage
 
 from cdal_sdk.study import Label, Segmentation
 
-__all__ = ["Confidence", "calibrated_scale", "review_reasons"]
+__all__ = [
+    "Confidence",
+    "at_border",
+    "conformal_quantile",
+    "needed_scale",
+    "parts_of",
+    "review_reasons",
+]
 
 _SPECK = 0.01  # share of a label below which a separate part of it is not worth a look
-_WIDEST = 64.0  # the spread is at most doubled this often before every voxel is possible
 
 
 @dataclass(frozen=True)
@@ -23,9 +29,11 @@ class Confidence:
     """What a model's spread means and what its results look like; part of the manifest.
 
     Attributes:
-        interval_scale: factor on the spread with which the interval of a size covers `coverage`; 1 where it was not
+        interval_scale: factor on the spread with which the intervals of the sizes cover `coverage`; 1 where it was not
             calibrated.
-        coverage: share of unseen cases whose true size lay in the interval; None where it was not calibrated.
+        coverage: share of unseen cases, alike those that calibrated it, whose true sizes all lie in their intervals;
+            None where it was not calibrated.
+        cases: how many calibrated it.
         high_spread: mean spread over labelled voxels from which a case is to be reviewed.
         whole: whether the structures lie inside the image as a rule, so that one at its border is to be reviewed; by
             default they do in a volume.
@@ -34,6 +42,7 @@ class Confidence:
 
     interval_scale: float = 1.0
     coverage: float | None = None
+    cases: int = 0
     high_spread: float = 0.1
     whole: bool | None = None
     components: int | None = None
@@ -52,60 +61,58 @@ def review_reasons(result: Segmentation, labels: Sequence[Label], confidence: Co
         if not inside.any():
             reasons.append(f"empty: {label.name}")
             continue
-        if whole and _at_border(inside):
+        if whole and at_border(inside):
             reasons.append(f"touches the border: {label.name}")
-        parts = _parts(inside) if most else 0
+        parts = parts_of(inside) if most else 0
         if parts > most:
             reasons.append(f"several components: {label.name} has {parts}")
     return reasons
 
 
-def _at_border(inside: NDArray[np.bool_]) -> bool:
+def at_border(inside: NDArray[np.bool_]) -> bool:
     """Whether a label reaches an edge of the image, along axes of more than one voxel."""
     axes = [axis for axis, size in enumerate(inside.shape) if size > 1]
     return any(bool(np.take(inside, edge, axis).any()) for axis in axes for edge in (0, -1))
 
 
-def _parts(inside: NDArray[np.bool_]) -> int:
-    """Connected parts, by faces, edges and corners, that are more than specks."""
+def parts_of(inside: NDArray[np.bool_]) -> int:
+    """The number of connected parts, by faces, edges and corners, that are more than specks."""
     numbered, count = ndimage.label(inside, np.ones((3, 3, 3)))
     sizes = np.bincount(numbered.ravel(), minlength=count + 1)[1:]
     return int((sizes >= _SPECK * sizes.sum()).sum())
 
 
-def calibrated_scale(
-    cases: Iterable[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]], coverage: float = 0.9
-) -> float:
-    """The factor on the spread with which a size's interval holds the true size in a share of unseen cases.
-
-    Split conformal prediction: of the factors that the cases would have needed, the quantile at
-    ceil((n + 1) coverage) / n. It holds for cases that are exchangeable with these.
+def needed_scale(certainty: NDArray[np.float32], true: int) -> float:
+    """The smallest factor on the spread with which a size's interval holds the true size.
 
     Args:
-        cases: margin (how far a label's vote mean lies above its strongest rival or threshold), spread of that, and
-            the truth, each of one shape.
-        coverage: the share.
+        certainty: how many spreads each voxel is from changing sides, positive where it is labelled; see
+            `masks.certainty`. Voxels that are further than any factor of use may be left out, if `true` is lowered by
+            the number of those that are labelled.
+        true: voxels that belong to the label; below zero where more are left out than there are.
 
     Returns:
-        The factor, infinite where there are too few cases for the share.
+        The factor; infinite where no factor is enough.
     """
-    needed = sorted(_needed(*case) for case in cases)
-    rank = ceil((len(needed) + 1) * coverage)
-    return float("inf") if rank > len(needed) else needed[rank - 1]
-
-
-def _needed(margin: NDArray[np.float32], spread: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
-    """The smallest factor with which the interval from surely to possibly labelled voxels holds the true count."""
-    true = int(truth.sum())
-
-    def holds(scale: float) -> bool:
-        sure, possible = int((margin > scale * spread).sum()), int((margin > -scale * spread).sum())
-        return sure <= true <= possible
-
-    if not holds(_WIDEST):
+    claimed = int((certainty > 0).sum())
+    if true == claimed:
+        return 0.0
+    if not 0 <= true <= certainty.size:
         return float("inf")
-    low, high = 0.0, _WIDEST
-    while high - low > 1e-3:
-        middle = (low + high) / 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
+    # Below, only so many voxels may be surer than the factor; above, as many must lose by less than it.
+    rank = true + 1 if true < claimed else true
+    bound = np.partition(certainty, certainty.size - rank, axis=None)[certainty.size - rank]
+    return float(bound if true < claimed else np.nextafter(-bound, np.float32(np.inf)))
+
+
+def conformal_quantile(values: Sequence[float], share: float) -> float:
+    """The value that a share of unseen ones does not exceed, if they are exchangeable with these.
+
+    Split conformal prediction: the one of rank ceil((n + 1) share). Of the factors that cases needed, it is the one
+    with which the intervals hold the true sizes in that share of cases.
+
+    Returns:
+        The value, infinite where there are too few for the share.
+    """
+    rank = ceil(round((len(values) + 1) * share, 9))
+    return float("inf") if rank > len(values) else float(sorted(values)[rank - 1])

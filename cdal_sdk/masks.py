@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cdal_sdk.study import Label, LabelSize, Study
 
-__all__ = ["decide", "dice", "measure", "probabilities"]
+__all__ = ["certainty", "decide", "dice", "measure", "probabilities", "size_of"]
 
 Decision = Literal["threshold", "argmax"]
 _MM3_PER_ML = 1000.0
@@ -42,6 +42,37 @@ def probabilities(
     return probability.astype(np.float32, copy=False), (spread[first:] / 2).astype(np.float32, copy=False)
 
 
+def certainty(
+    mean: NDArray[np.float32], spread: NDArray[np.float32], channel: int, decision: Decision, polarity: int
+) -> NDArray[np.float32]:
+    """How many spreads a channel's lead holds at each voxel: positive where the label wins, negative where it loses.
+
+    At less than that many spreads the label still wins (or loses) although its mean is lowered (raised) by them and
+    its rivals' means are raised (lowered); infinite where all votes agree.
+
+    Args:
+        mean: vote mean on the label scale [-1, 1], [channel, i, j, k].
+        spread: of the votes, shaped like it.
+        channel: of the label.
+        decision: how labels are chosen.
+        polarity: see `Manifest`.
+
+    Returns:
+        float32 [i, j, k].
+    """
+
+    def ratio(lead: NDArray[np.float32], width: NDArray[np.float32]) -> NDArray[np.float32]:
+        agreed = np.where(lead > 0, np.float32(np.inf), np.float32(-np.inf))
+        return np.divide(lead, width, out=agreed, where=width > 0)
+
+    if decision == "threshold":
+        return ratio(polarity * mean[channel], spread[channel])
+    rivals = (other for other in range(len(mean)) if other != channel)
+    lead = [ratio(mean[channel] - mean[rival], spread[channel] + spread[rival]) for rival in rivals]
+    least: NDArray[np.float32] = np.minimum.reduce(lead)
+    return least
+
+
 def measure(
     mean: NDArray[np.float32],
     spread: NDArray[np.float32],
@@ -50,28 +81,23 @@ def measure(
     study: Study,
     decision: Decision,
     polarity: int,
+    scale: float = 1.0,
 ) -> dict[str, LabelSize]:
     """Size of each label by name, with the interval between surely and possibly labelled voxels.
 
-    A voxel surely belongs to a label where the label wins although its mean is lowered, and its rivals' means are
-    raised, by one spread; it possibly belongs where it wins the other way round.
+    A voxel surely belongs to a label that wins by more than `scale` spreads, and possibly to one that does not lose by
+    as many (`certainty`).
     """
     sizes = {}
     for channel, label in enumerate(labels, start=1 if decision == "argmax" else 0):
-        own, own_spread = polarity * mean[channel], spread[channel]
-        if decision == "threshold":
-            rival_low = rival_high = np.zeros_like(own)
-        else:
-            others = np.delete(np.arange(len(mean)), channel)
-            rival_low = (mean[others] - spread[others]).max(axis=0)
-            rival_high = (mean[others] + spread[others]).max(axis=0)
-        sure = int((own - own_spread > rival_high).sum())
-        possible = int((own + own_spread > rival_low).sum())
-        sizes[label.name] = _size(int((mask == label.value).sum()), (sure, possible), study)
+        sure_by = certainty(mean, spread, channel, decision, polarity)
+        interval = int((sure_by > scale).sum()), int((sure_by > -scale).sum())
+        sizes[label.name] = size_of(int((mask == label.value).sum()), interval, study)
     return sizes
 
 
-def _size(count: int, interval: tuple[int, int], study: Study) -> LabelSize:
+def size_of(count: int, interval: tuple[int, int], study: Study) -> LabelSize:
+    """A number of voxels, and the interval around it, in the units of a study."""
     low, high = min(interval[0], count), max(interval[1], count)
     spacing = study.spacing
     if study.planar:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from cdal_sdk.confidence import Confidence, calibrated_scale, review_reasons
+from cdal_sdk.confidence import Confidence, conformal_quantile, needed_scale, review_reasons
+from cdal_sdk.masks import certainty, decide, measure
 from cdal_sdk.study import Code, Label, Segmentation, Source, Study
 
 LABELS = (Label("Head", 1, Code("1", "Head")), Label("Tail", 2, Code("2", "Tail")))
@@ -66,22 +69,45 @@ def test_a_picture_may_be_full_of_parts_that_touch_its_border():
 def test_a_calibrated_interval_covers_what_it_promises(coverage):
     """The votes' spread here is a third of the true error; calibration must find that out."""
     rng = np.random.default_rng(1)
+    study = Study("x", np.zeros((1, 48, 48, 1), np.float32), None, Source("array"))
 
-    def case() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def case() -> tuple[np.ndarray, np.ndarray, int]:
         grid = np.hypot(*np.meshgrid(np.arange(48) - 24, np.arange(48) - 24))
-        margin = (14 - grid + gaussian_filter(rng.normal(size=grid.shape), 3) * 3).astype(np.float32) / 10
-        truth = margin + rng.normal() * 0.15 > 0  # an error of the whole outline
-        return margin, np.full_like(margin, 0.05), truth
+        mean = (14 - grid + gaussian_filter(rng.normal(size=grid.shape), 3) * 3).astype(np.float32) / 10
+        truth = mean + rng.normal() * 0.15 > 0  # an error of the whole outline
+        return mean[None, :, :, None], np.full((1, 48, 48, 1), 0.05, np.float32), int(truth.sum())
 
-    scale = calibrated_scale((case() for _ in range(200)), coverage)
+    def needed(mean: np.ndarray, spread: np.ndarray, true: int) -> float:
+        return needed_scale(certainty(mean, spread, 0, "threshold", 1), true)
+
+    scale = conformal_quantile([needed(*case()) for _ in range(200)], coverage)
     covered = []
     for _ in range(400):
-        margin, spread, truth = case()
-        covered.append((margin > scale * spread).sum() <= truth.sum() <= (margin > -scale * spread).sum())
+        mean, spread, true = case()
+        mask = decide(mean, LABELS[:1], "threshold", 1)
+        size = measure(mean, spread, mask, LABELS[:1], study, "threshold", 1, scale)["Head"]
+        assert size.area_px_interval is not None
+        covered.append(size.area_px_interval[0] <= true <= size.area_px_interval[1])
     assert coverage - 0.06 < np.mean(covered) < coverage + 0.06
     assert scale > 2
 
 
+@given(st.integers(0, 30), st.lists(st.sampled_from([-3.0, -1.0, -0.5, 0.5, 0.7, 1.0, 4.0]), max_size=25))
+def test_the_needed_factor_is_the_smallest_that_holds(true, values):
+    certain = np.array(values, np.float32)
+
+    def holds(scale: float) -> bool:
+        count = int((certain > 0).sum())
+        return min(count, int((certain > scale).sum())) <= true <= max(count, int((certain > -scale).sum()))
+
+    scale = needed_scale(certain, true)
+    if np.isinf(scale):
+        assert true > len(values)
+    else:
+        assert holds(scale)
+        assert scale == 0 or not holds(scale * 0.999)
+
+
 def test_too_few_cases_promise_nothing():
-    margin = np.ones((3, 3), np.float32)
-    assert calibrated_scale([(margin, margin, margin > 0)] * 5, 0.9) == float("inf")
+    assert conformal_quantile([1.0] * 5, 0.9) == float("inf")
+    assert conformal_quantile([3.0, 1.0, 2.0], 0.75) == 3.0

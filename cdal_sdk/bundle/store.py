@@ -30,6 +30,7 @@ __all__ = [
     "bundled_models",
     "load_model",
     "read_manifest",
+    "replace_manifest",
     "stored_weights",
     "weights_identity",
     "write_model_folder",
@@ -165,6 +166,26 @@ def write_model_folder(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
+
+
+def replace_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write another manifest to a model folder, for the same files, in one step.
+
+    Raises:
+        ModelError: if the folder is none, or the manifest lists other files.
+        OutputError: if it cannot be written.
+    """
+    if _folder_manifest(folder).files != manifest.files:
+        raise ModelError("the manifest lists other files than the folder's", where=folder)
+    path = folder / MANIFEST_FILE
+    aside = path.with_name(f".{MANIFEST_FILE}")
+    try:
+        aside.write_text(manifest_to_json(manifest), encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"the manifest cannot be written ({error.strerror})", where=path, remedy="check its permissions"
+        ) from error
 
 
 def _swap(staging: Path, folder: Path) -> None:

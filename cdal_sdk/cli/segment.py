@@ -108,7 +108,9 @@ def _summarise(report: Report, out: Path) -> None:
         sizes = ", ".join(f"{name} {_size(size)}" for name, size in case.labels.items())
         review = f"  to review: {'; '.join(case.review)}" if case.review else ""
         console.print(f"{case.status:8}{case.case}  {sizes}{review}".rstrip(), markup=False)
-    console.print(f"{len(report.cases)} case(s); results in {out}, overview in report.html", markup=False)
+    console.print(f"{len(report.cases)} case(s) in {report.seconds['wall']:.1f} s", end="", markup=False)
+    console.print(f", {report.output_share:.0%} of it to restore and write; ", end="", markup=False)
+    console.print(f"results in {out}, overview in report.html", markup=False)
 
 
 def _size(size: dict[str, object]) -> str:

@@ -70,7 +70,9 @@ def segment_cases(
         raise UsageError(f"the folder cannot be made ({error.strerror})", where=out, remedy="choose another") from None
     remove_leftovers(out)
     order = {files.case: number for number, files in enumerate(cases)}
-    report = Report(segmenter.manifest.name, segmenter.engine.name, segmenter.seed, segmenter.votes)
+    began = time.monotonic()
+    manifest = segmenter.manifest
+    report = Report(manifest.name, segmenter.engine.name, segmenter.seed, segmenter.votes, manifest.confidence.coverage)
     run = _Run(segmenter, out, tuple(formats), overwrite=overwrite)
     pace = _Pace()
     report.write(out)
@@ -83,6 +85,7 @@ def segment_cases(
                     with pace:
                         report.write(out)
     finally:
+        report.count_seconds(time.monotonic() - began)
         report.write(out)
         write_page(report, out)
     return report

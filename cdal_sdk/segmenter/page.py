@@ -51,7 +51,7 @@ def write_page(report: Report, out: Path) -> None:
 <title>Segmentation of {len(report.cases)} case(s)</title><style>{_STYLE}</style></head><body>
 <h1>Segmentation of {len(report.cases)} case(s)</h1>
 <p>{told or "nothing done yet"}; {flagged} to review</p><p><small>{escape(settings)}</small></p>
-<p><small>Research software. Not a medical device. Intervals are what the votes leave open.</small></p>
+<p><small>Research software. Not a medical device. {_promise(report)}</small></p>
 <input type="checkbox" id="all" checked><label for="all"> show cases without anything unusual, too</label>
 <table><thead><tr><th>case</th><th>result</th><th>size</th><th>spread</th><th>contours, spread</th></tr></thead>
 <tbody>
@@ -60,6 +60,15 @@ def write_page(report: Report, out: Path) -> None:
 """
     with atomic(out / _FILE) as path:
         path.write_text(text, encoding="utf-8")
+
+
+def _promise(report: Report) -> str:
+    if report.interval_coverage is None:
+        return "Intervals are what the votes leave open, not calibrated."
+    return (
+        f"In {report.interval_coverage:.0%} of cases alike those that calibrated the model, the intervals hold the true "
+        "sizes."
+    )
 
 
 def _row(case: CaseReport, out: Path, *, embedded: bool) -> str:

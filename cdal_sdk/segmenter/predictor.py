@@ -220,6 +220,17 @@ class Segmenter:
             return Result(case, self.manifest, error=as_cdal_error(failure, case))
         return Result(case, self.manifest, segmentation, timing=timing)
 
+    def votes_of(self, study: Study) -> tuple[NDArray[np.float32], NDArray[np.float32], Segmentation]:
+        """Segment a study that fits the model, and keep what its mask was decided from.
+
+        Returns:
+            Vote mean and spread on the label scale [-1, 1] and on the grid of the study, float32 [channel, i, j, k],
+            and the segmentation.
+        """
+        prepared = prepare(study, self.manifest.plan)
+        mean, spread = map(prepared.restore, self._run(prepared.images))
+        return mean, spread, self._segmentation(study, mean, spread)
+
     def _prepare(self, source: CaseFiles | Study, read: Callable[[CaseFiles], Study]) -> _Ready:
         """Read, check and cut a case into network inputs."""
         timing = Timing()
@@ -255,8 +266,8 @@ class Segmenter:
         manifest = self.manifest
         mask = decide(mean, manifest.labels, manifest.decision, manifest.polarity)
         probability, probability_spread = probabilities(mean, spread, manifest.decision, manifest.polarity)
-        spread = spread * np.float32(manifest.confidence.interval_scale)
-        sizes = measure(mean, spread, mask, manifest.labels, study, manifest.decision, manifest.polarity)
+        scale = manifest.confidence.interval_scale
+        sizes = measure(mean, spread, mask, manifest.labels, study, manifest.decision, manifest.polarity, scale)
         return Segmentation(study, mask, probability, probability_spread, sizes)
 
     def _array_study(self, array: NDArray[np.generic], spacing: tuple[float, ...] | None) -> Study:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from cdal_sdk.confidence import review_reasons
 from cdal_sdk.errors import CdalError
 from cdal_sdk.readers import CaseFiles
-from cdal_sdk.segmenter.result import Result
+from cdal_sdk.segmenter.result import Result, Timing
 from cdal_sdk.study import LabelSize, Study
 from cdal_sdk.writers import atomic
 
@@ -66,13 +66,38 @@ class CaseReport:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole run."""
+    """The whole run.
+
+    Attributes:
+        model: its name.
+        engine: that ran it.
+        seed: of all noise.
+        votes: instances that were averaged.
+        interval_coverage: share of cases, alike those that calibrated the model, whose true sizes all lie in their
+            intervals; None where that is not known.
+        seconds: the run took ("wall"), and its cases spent in each stage; stages overlap.
+        cases: in the order of the input.
+    """
 
     model: str
     engine: str
     seed: int
     votes: int
+    interval_coverage: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
     cases: list[CaseReport] = field(default_factory=list)
+
+    def count_seconds(self, wall: float) -> None:
+        """Sum up the stages, after so many seconds."""
+        self.seconds["wall"] = round(wall, 2)
+        for stage in (field.name for field in fields(Timing)):
+            self.seconds[stage] = round(sum(case.timing_ms.get(stage, 0.0) for case in self.cases) / 1000, 2)
+
+    @property
+    def output_share(self) -> float:
+        """Seconds spent on restoring and writing, as a share of those that the run took."""
+        spent = self.seconds.get("restore", 0.0) + self.seconds.get("write", 0.0)
+        return spent / self.seconds["wall"] if self.seconds.get("wall") else 0.0
 
     def to_json(self) -> str:
         """Readable JSON."""

@@ -30,7 +30,7 @@ def report(out: Path) -> Report:
     for name in ("fine", "odd"):
         pixels = np.random.default_rng(0).integers(0, 255, (900, 1400, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(out / f"previews/{name}.png")
-    return Report("hippocampus", "torch", 0, 5, cases)
+    return Report("hippocampus", "torch", 0, 5, cases=cases)
 
 
 def page(out: Path) -> str:

@@ -1,4 +1,4 @@
-"""`cdal train` and `cdal evaluate`."""
+"""`cdal train`, `cdal evaluate` and `cdal calibrate`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cdal_trainer.evaluation import Evaluation
     from cdal_trainer.logbook import Progress
 
-__all__ = ["evaluate", "train"]
+__all__ = ["calibrate", "evaluate", "train"]
 
 
 def train(
@@ -116,6 +116,61 @@ def evaluate(
         return
     _print_summary(Console(soft_wrap=True, highlight=False), evaluation, other)
     Console(soft_wrap=True, highlight=False).print("written:", *map(str, written), markup=False)
+
+
+def calibrate(
+    model: Annotated[Path, typer.Option(help="Model folder; its manifest, and its card if it has one, are changed.")],
+    data: Annotated[Path, typer.Option(help="Data folder: dataset.json (Decathlon), or 'images' and 'masks'.")],
+    split: Annotated[
+        str | None, typer.Option(help="split.json of a run, for its held-out cases; or K/N, for fold K of N.")
+    ] = None,
+    cases: Annotated[str, typer.Option(help="Shell pattern of the names of the cases that calibrate.")] = "*",
+    patient: Annotated[
+        str | None, typer.Option(help="Regular expression of the patient in a name, for K/N; by default the recipe's.")
+    ] = None,
+    coverage: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Share of unseen cases whose true sizes lie in their intervals.")
+    ] = 0.9,
+    check: Annotated[
+        str | None, typer.Option(help="Pattern of the names of further cases, to measure the coverage on.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Engine that runs the model.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, only tell.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Find what a model's spread is worth on labelled cases that did not train it.
+
+    Sets the factor with which the intervals of sizes keep their promise, the spread from which a case is to be
+    reviewed, and what is usual of the masks.
+    """
+    with _extra("train"):
+        from cdal_trainer.calibration import calibrate as run
+        from cdal_trainer.calibration import figures_of_all
+        from cdal_trainer.confidence_card import apply, describe
+        from cdal_trainer.evaluate import choose_cases, patient_pattern
+    from cdal_sdk.errors import UsageError
+    from cdal_sdk.segmenter import Segmenter
+
+    if not model.is_dir():
+        raise UsageError("this is no model folder", where=model, remedy="export the checkpoint first")
+    found = patient_pattern(model) if patient is None else patient
+    chosen, words = choose_cases(data, pattern=cases, split=split, patient=found)
+    others = [] if check is None else choose_cases(data, pattern=check)[0]
+    if shared := {case.name for case in chosen} & {case.name for case in others}:
+        raise UsageError(f"'{min(shared)}' would both calibrate and check", remedy="give patterns without common cases")
+    segmenter = Segmenter(model, engine=engine, device=device)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    with _case_progress(console, len(chosen) + len(others)) as advance:
+        figures = figures_of_all(segmenter, [*chosen, *others], advance)
+    outcome = run(figures[: len(chosen)], coverage, chosen=words, others=figures[len(chosen) :])
+    written = [] if dry_run else apply(outcome, model)
+    if as_json:
+        sys.stdout.write(json.dumps(outcome.to_data()) + "\n")
+        return
+    told = Console(soft_wrap=True, highlight=False)
+    told.print(describe(outcome), markup=False)
+    told.print(*(["written:", *map(str, written)] if written else ["nothing was changed"]), markup=False)
 
 
 @contextmanager
