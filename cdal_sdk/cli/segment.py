@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -49,14 +49,15 @@ def segment(
     Exit code 0: every case is done or was skipped as unchanged. 1: some failed, the others are written. 2: wrong
     usage, or nothing to segment.
     """
-    from cdal_sdk.readers import discover
+    from cdal_sdk.readers import IsolatedReader, discover
     from cdal_sdk.segmenter import Segmenter, check_formats, segment_cases
 
     wanted = check_formats(formats or [])
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    with console.status("looking for images") if console.is_terminal else _nothing():
-        cases = discover(inputs, exclude=out, volume=volume)
-    with console.status("loading the model") if console.is_terminal else _nothing():
+    looking = console.status("looking for images") if console.is_terminal else nullcontext()
+    with looking, closing(IsolatedReader(read_timeout)) as reader:
+        cases = discover(inputs, exclude=out, volume=volume, reader=reader)
+    with console.status("loading the model") if console.is_terminal else nullcontext():
         segmenter = Segmenter(
             model,
             engine=engine,
@@ -74,11 +75,6 @@ def segment(
     else:
         _summarise(report, out)
     raise typer.Exit(1 if any(case.status == "failed" for case in report.cases) else 0)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 @contextmanager

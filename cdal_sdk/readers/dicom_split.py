@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydicom.dataset import Dataset
-
-__all__ = ["MARKS", "Placed", "divide", "marks_of"]
+__all__ = ["MARKS", "Placed", "divide"]
 
 # What holds for a whole volume, so that slices which differ in it never belong together.
 _ALWAYS = ("FrameOfReferenceUID", "SamplesPerPixel", "PhotometricInterpretation", "EchoTime", "EchoNumbers")
@@ -48,19 +46,6 @@ class Placed:
     path: Path
     position: tuple[float, ...]
     marks: Mapping[str, str] = field(default_factory=dict)
-
-
-def marks_of(header: Dataset) -> dict[str, str]:
-    """The values of a header that tell volumes apart, those that are missing or damaged left out."""
-    marks = {}
-    for keyword in MARKS:
-        try:
-            value = header.get(keyword)
-        except Exception:  # noqa: BLE001, S112 - a damaged value tells nothing
-            continue
-        if value not in (None, ""):
-            marks[keyword] = str(value)
-    return marks
 
 
 def divide(slices: Sequence[Placed]) -> list[list[Placed]]:

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from cdal_sdk.errors import ReadError, UsageError
 from cdal_sdk.readers.case_files import CaseFiles
+from cdal_sdk.readers.header import Header
 from cdal_sdk.readers.limits import LIMITS
 from cdal_sdk.study import SourceKind
 
@@ -47,7 +48,38 @@ class _FolderError(ReadError):
         return self._text(name)
 
 
-def discover(inputs: Sequence[Path], exclude: Path | None = None, volume: int | None = None) -> list[CaseFiles]:
+class HeaderReader(Protocol):
+    """Reads DICOM headers, here or in a process of its own."""
+
+    def header(self, path: Path, *, explicit: bool) -> Header | None:
+        """See `dicom_header.read_header`."""
+        ...
+
+    def is_dicom_without_preamble(self, path: Path) -> bool:
+        """See `dicom_header.is_dicom_without_preamble`."""
+        ...
+
+
+class _Here:
+    """Reads headers in this process."""
+
+    def header(self, path: Path, *, explicit: bool) -> Header | None:
+        from cdal_sdk.readers.dicom_header import read_header
+
+        return read_header(path, explicit=explicit)
+
+    def is_dicom_without_preamble(self, path: Path) -> bool:
+        from cdal_sdk.readers.dicom_header import is_dicom_without_preamble
+
+        return is_dicom_without_preamble(path)
+
+
+def discover(
+    inputs: Sequence[Path],
+    exclude: Path | None = None,
+    volume: int | None = None,
+    reader: HeaderReader | None = None,
+) -> list[CaseFiles]:
     """Find the cases in files and folders, in an order that depends on the names alone.
 
     Folders are searched recursively; hidden files, segmentations, and files that were never meant to be an input, are
@@ -61,6 +93,8 @@ def discover(inputs: Sequence[Path], exclude: Path | None = None, volume: int | 
         exclude: a folder that is passed over with all that lies in it, such as the one for the outputs. An input that
             is this folder, or lies in it, is used nevertheless.
         volume: the one to take of NIfTI files with several, from 0.
+        reader: reads the DICOM headers, such as an `IsolatedReader`, for files that may be hostile; by default they are
+            read in this process.
 
     Returns:
         The cases. What looks like an input but cannot be read, and what does not exist, is a case with an error.
@@ -81,7 +115,7 @@ def discover(inputs: Sequence[Path], exclude: Path | None = None, volume: int | 
     if len(files) > LIMITS.files:
         raise UsageError(f"there are {len(files)} files, the limit is {LIMITS.files}", remedy="give fewer at a time")
     order = {path: number for number, path in enumerate(files.values())}
-    found = _recognise_all(list(order), explicit=frozenset(listed))
+    found = _recognise_all(list(order), frozenset(listed), reader or _Here())
     if not found:
         names = ", ".join(str(given) for given in inputs) or "the given inputs"
         raise UsageError("there is nothing to segment here", where=names, remedy=f"give {_FORMATS} files")
@@ -92,19 +126,20 @@ def discover(inputs: Sequence[Path], exclude: Path | None = None, volume: int | 
     return _named_apart([replace(case, case=_safe(case.case), volume=volume) for case in found])
 
 
-def _recognise_all(paths: Sequence[Path], explicit: frozenset[Path]) -> list[CaseFiles]:
+def _recognise_all(paths: Sequence[Path], explicit: frozenset[Path], reader: HeaderReader) -> list[CaseFiles]:
     found: list[CaseFiles] = []
-    dicom_files: list[Path] = []
+    dicom_files: list[tuple[Path, Header]] = []
     for path in paths:
-        kind, error = _recognise(path, explicit=path in explicit)
+        kind, error = _recognise(path, reader, explicit=path in explicit)
         if kind == "dicom" and error is None:
-            dicom_files.append(path)
+            header = reader.header(path, explicit=path in explicit)
+            dicom_files += [] if header is None else [(path, header)]
         elif kind is not None or error is not None:
             found.append(CaseFiles(_stem(path), kind, (path,), error))
     if dicom_files:
         from cdal_sdk.readers.dicom_series import group_series
 
-        found += group_series(dicom_files, explicit)
+        found += group_series(dicom_files)
     return found
 
 
@@ -117,13 +152,13 @@ def _files_in(folder: Path, exclude: Path | None) -> Iterator[Path]:
         yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
 
 
-def _recognise(path: Path, *, explicit: bool) -> tuple[SourceKind | None, ReadError | None]:
+def _recognise(path: Path, reader: HeaderReader, *, explicit: bool) -> tuple[SourceKind | None, ReadError | None]:
     """The kind of a file by its content, and an error where it was meant to be an input but is none."""
     promised = next((kind for suffix, kind in _PROMISED.items() if path.name.lower().endswith(suffix)), None)
     if not path.is_file():  # a pipe or a device would block the run, a dangling link is nothing
         return None, ReadError("this is not a regular file", where=path, remedy="give a file") if explicit else None
     try:
-        kind = _sniff(path)
+        kind = _sniff(path, reader)
     except OSError as error:
         problem = f"the file cannot be opened ({error.strerror or type(error).__name__})"
         return promised, ReadError(problem, where=path, remedy="check its permissions")
@@ -138,7 +173,7 @@ def _recognise(path: Path, *, explicit: bool) -> tuple[SourceKind | None, ReadEr
     return promised, ReadError(what, where=path, remedy=f"give {_FORMATS} files, or remove it from the input")
 
 
-def _sniff(path: Path) -> SourceKind | Literal["result"] | None:
+def _sniff(path: Path, reader: HeaderReader) -> SourceKind | Literal["result"] | None:
     with path.open("rb") as stream:
         head = stream.read(4096)
     if head[128:132] == b"DICM":
@@ -155,9 +190,7 @@ def _sniff(path: Path) -> SourceKind | Literal["result"] | None:
     if head[4:8] == _NIFTI2_MAGIC:
         return "result" if head[504:508].strip(b"\0") in _RESULT_INTENTS else "nifti"
     if head.startswith(_FIRST_DICOM_GROUPS):
-        from cdal_sdk.readers.dicom_series import is_dicom_without_preamble
-
-        return "dicom" if is_dicom_without_preamble(path) else None
+        return "dicom" if reader.is_dicom_without_preamble(path) else None
     return None
 
 

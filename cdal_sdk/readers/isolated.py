@@ -7,16 +7,21 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from cdal_sdk.errors import ReadError
 from cdal_sdk.readers.case_files import CaseFiles
+from cdal_sdk.readers.header import Header
 from cdal_sdk.study import Source, Study
 
 __all__ = ["IsolatedReader"]
+
+_T = TypeVar("_T")
 
 _WORKER = (sys.executable, "-m", "cdal_sdk.readers.worker")
 
@@ -44,6 +49,27 @@ class IsolatedReader:
         """
         if files.error is not None:
             raise files.error
+        paths = [str(path) for path in files.paths]
+        request = {"case": files.case, "kind": files.kind, "paths": paths, "volume": files.volume}
+        return self._ask(request, files.paths[0], lambda head, stream: _study(files, head, stream))
+
+    def header(self, path: Path, *, explicit: bool) -> Header | None:
+        """As `dicom_header.read_header`; a file that crashes or hangs the process is a header with that problem."""
+        request = {"header": str(path), "explicit": explicit}
+        try:
+            return self._ask(request, path, lambda head, _: msgspec.convert(head["header"], Header | None))
+        except ReadError as error:
+            return Header(problem=(error.what, error.remedy or ""))
+
+    def is_dicom_without_preamble(self, path: Path) -> bool:
+        """As the function of this name; a file that crashes or hangs the process is taken for one, to be told."""
+        try:
+            return self._ask({"sniff": str(path)}, path, lambda head, _: bool(head["dicom"]))
+        except ReadError:
+            return True
+
+    def _ask(self, request: dict[str, Any], path: Path, take: Callable[[dict[str, Any], IO[bytes]], _T]) -> _T:
+        """Send a request about a file and take the answer, in time."""
         process = self._started()
         late = threading.Event()
 
@@ -55,13 +81,13 @@ class IsolatedReader:
         watch.daemon = True
         watch.start()
         try:
-            return self._ask(process, files)
+            return _answer(process, request, take)
         except (OSError, EOFError, ValueError) as error:
             process.kill()
             process.wait()
             what = f"reading it took longer than {self._timeout:g} seconds" if late.is_set() else "reading it crashed"
             remedy = "check that it opens in another viewer, or export it again"
-            raise ReadError(what, where=files.paths[0], remedy=remedy) from error
+            raise ReadError(what, where=path, remedy=remedy) from error
         finally:
             watch.cancel()
 
@@ -88,24 +114,29 @@ class IsolatedReader:
             )
         return self._process
 
-    def _ask(self, process: subprocess.Popen[bytes], files: CaseFiles) -> Study:
-        asked, answered = _pipes(process)
-        paths = [str(path) for path in files.paths]
-        request = {"case": files.case, "kind": files.kind, "paths": paths, "volume": files.volume}
-        asked.write(json.dumps(request).encode() + b"\n")
-        asked.flush()
-        head: dict[str, Any] = json.loads(answered.readline() or b"?")
-        if head.get("memory"):
-            raise MemoryError
-        if "error" in head:
-            what, where, remedy = head["error"]
-            raise ReadError(what, where=where, remedy=remedy)
-        image = np.empty(head["shape"], np.float32)
-        _fill(image.data.cast("B"), answered)
-        affine = None if head["affine"] is None else np.array(head["affine"], np.float64)
-        spacing = None if head["spacing"] is None else (head["spacing"][0], head["spacing"][1])
-        source = Source(files.kind or "array", tuple(Path(path) for path in head["paths"]))
-        return Study(files.case, image, affine, source, spacing, head["modality"])
+
+def _answer(
+    process: subprocess.Popen[bytes], request: dict[str, Any], take: Callable[[dict[str, Any], IO[bytes]], _T]
+) -> _T:
+    asked, answered = _pipes(process)
+    asked.write(json.dumps(request).encode() + b"\n")
+    asked.flush()
+    head: dict[str, Any] = json.loads(answered.readline() or b"?")
+    if head.get("memory"):
+        raise MemoryError
+    if "error" in head:
+        what, where, remedy = head["error"]
+        raise ReadError(what, where=where, remedy=remedy)
+    return take(head, answered)
+
+
+def _study(files: CaseFiles, head: dict[str, Any], stream: IO[bytes]) -> Study:
+    image = np.empty(head["shape"], np.float32)
+    _fill(image.data.cast("B"), stream)
+    affine = None if head["affine"] is None else np.array(head["affine"], np.float64)
+    spacing = None if head["spacing"] is None else (head["spacing"][0], head["spacing"][1])
+    source = Source(files.kind or "array", tuple(Path(path) for path in head["paths"]))
+    return Study(files.case, image, affine, source, spacing, head["modality"])
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:

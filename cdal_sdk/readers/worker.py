@@ -1,6 +1,7 @@
-"""The process that reads: cases come in on standard input, studies go out on standard output, one after the other.
+"""The process that reads: requests come in on standard input, answers go out on standard output, one by one.
 
-A request and the head of an answer are one line of JSON each; the voxels follow as raw float32.
+A request and the head of an answer are one line of JSON each; the voxels of a study follow as raw float32. What is
+asked for is a study, a DICOM header, or whether a file without the magic of DICOM still is one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
 import numpy as np
 
 from cdal_sdk.errors import CdalError
@@ -25,6 +27,10 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer requests until there are no more."""
     for line in requests:
         request = json.loads(line)
+        if "header" in request or "sniff" in request:
+            _send(answers, _about_header(request))
+            answers.flush()
+            continue
         paths = tuple(Path(path) for path in request["paths"])
         files = CaseFiles(request["case"], request["kind"], paths, volume=request["volume"])
         try:
@@ -37,6 +43,17 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             _send(answers, _head(study))
             answers.write(np.ascontiguousarray(study.image, np.float32).data.cast("B"))
         answers.flush()
+
+
+def _about_header(request: dict[str, Any]) -> dict[str, Any]:
+    from cdal_sdk.readers.dicom_header import is_dicom_without_preamble, read_header
+
+    try:
+        if "sniff" in request:
+            return {"dicom": is_dicom_without_preamble(Path(request["sniff"]))}
+        return {"header": msgspec.to_builtins(read_header(Path(request["header"]), explicit=request["explicit"]))}
+    except MemoryError:
+        return {"memory": True}
 
 
 def _head(study: Study) -> dict[str, Any]:

@@ -72,7 +72,8 @@ def segment_cases(
     order = {files.case: number for number, files in enumerate(cases)}
     began = time.monotonic()
     manifest = segmenter.manifest
-    report = Report(manifest.name, segmenter.engine.name, segmenter.seed, segmenter.votes, manifest.confidence.coverage)
+    coverage = manifest.confidence.coverage if segmenter.votes == manifest.votes else None  # calibrated for as many
+    report = Report(manifest.name, segmenter.engine.name, segmenter.seed, segmenter.votes, coverage)
     run = _Run(segmenter, out, tuple(formats), overwrite=overwrite)
     pace = _Pace()
     report.write(out)

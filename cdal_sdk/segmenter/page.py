@@ -66,8 +66,8 @@ def _promise(report: Report) -> str:
     if report.interval_coverage is None:
         return "Intervals are what the votes leave open, not calibrated."
     return (
-        f"In {report.interval_coverage:.0%} of cases alike those that calibrated the model, the intervals hold the true "
-        "sizes."
+        f"In {report.interval_coverage:.0%} of cases alike those that calibrated the model, "
+        "the intervals hold the true sizes."
     )
 
 

@@ -176,7 +176,9 @@ class Segmenter:
             UsageError: if a source does not exist, or there is nothing to segment.
         """
         given = [sources] if isinstance(sources, str | Path) else list(sources)
-        yield from self.stream_cases(discover([Path(source) for source in given]))
+        with closing(IsolatedReader(self.read_timeout)) as reader:
+            cases = discover([Path(source) for source in given], reader=reader)
+        yield from self.stream_cases(cases)
 
     def stream_cases(self, cases: Iterable[CaseFiles]) -> Iterator[Result]:
         """`stream` over cases that were found already, taken from the iterable as they are needed."""

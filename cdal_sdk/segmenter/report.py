@@ -90,7 +90,7 @@ class Report:
     def count_seconds(self, wall: float) -> None:
         """Sum up the stages, after so many seconds."""
         self.seconds["wall"] = round(wall, 2)
-        for stage in (field.name for field in fields(Timing)):
+        for stage in (stage.name for stage in fields(Timing)):
             self.seconds[stage] = round(sum(case.timing_ms.get(stage, 0.0) for case in self.cases) / 1000, 2)
 
     @property

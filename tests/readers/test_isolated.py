@@ -16,7 +16,14 @@ from cdal_sdk.readers import CaseFiles, IsolatedReader, discover, read_study
 MOODY = """
 import os, runpy, sys, time
 import cdal_sdk.readers as readers
-honest = readers.read_study
+import cdal_sdk.readers.dicom_header as headers
+honest, honest_header = readers.read_study, headers.read_header
+def read_header(path, explicit):
+    if "hang" in path.name: time.sleep(600)
+    if "crash" in path.name: os.abort()
+    if "memory" in path.name: raise MemoryError
+    return honest_header(path, explicit=explicit)
+headers.read_header = read_header
 def read_study(files):
     if "hang" in files.case: time.sleep(600)
     if "crash" in files.case: os.abort()
@@ -68,6 +75,40 @@ def test_hanging_crashing_and_failing_cost_one_case_each(write_series, tmp_path)
     finally:
         reader.close()
     assert time.monotonic() - start < 60
+
+
+def test_a_header_that_hangs_or_crashes_costs_one_case(write_series, tmp_path):
+    good = write_series("in/good")
+    one = next(iter(good.files))
+    for name in ("hang", "crash"):
+        (tmp_path / f"in/{name}.dcm").write_bytes(one.read_bytes())
+    reader = IsolatedReader(5, (sys.executable, "-c", MOODY))
+    try:
+        found = {files.case: files for files in discover([tmp_path / "in"], reader=reader)}
+    finally:
+        reader.close()
+    assert set(found) == {good.uid, "hang", "crash"}
+    assert found[good.uid].error is None
+    assert "took longer than 5 seconds" in str(found["hang"].error)
+    assert "reading it crashed" in str(found["crash"].error)
+
+
+def test_headers_are_the_same_from_another_process(write_series, write_xray, tmp_path):
+    write_series("in/a", orientation=(0.6, 0.8, 0, 0, 0, -1))
+    write_xray(np.arange(12, dtype=np.uint16).reshape(3, 4), "in/x.dcm")
+    raw = write_xray(np.arange(12, dtype=np.uint16).reshape(3, 4), "in/whole.dcm").read_bytes()
+    (tmp_path / "in/no_preamble").write_bytes(raw[132:])
+    (tmp_path / "in/cut.dcm").write_bytes(raw[:400])
+    reader = IsolatedReader(60)
+    try:
+        there = discover([tmp_path / "in"], reader=reader)
+    finally:
+        reader.close()
+    here = discover([tmp_path / "in"])
+    assert len(here) == 5
+    assert [(a.case, a.kind, a.paths, str(a.error)) for a in here] == [
+        (b.case, b.kind, b.paths, str(b.error)) for b in there
+    ]
 
 
 def test_closing_ends_a_hanging_reader_at_once(write_series):
