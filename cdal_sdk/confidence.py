@@ -48,14 +48,20 @@ class Confidence:
     components: int | None = None
 
 
-def review_reasons(result: Segmentation, labels: Sequence[Label], confidence: Confidence) -> list[str]:
-    """Why somebody should look at a case, in words; empty where nothing is unusual."""
+def review_reasons(
+    result: Segmentation, labels: Sequence[Label], confidence: Confidence, mean_spread: float | None = None
+) -> list[str]:
+    """Why somebody should look at a case, in words; empty where nothing is unusual.
+
+    The mean spread is the result's own, unless another is given, for a result that was shrunk.
+    """
+    mean_spread = result.mean_spread if mean_spread is None else mean_spread
     planar = result.study.planar
     whole = confidence.whole if confidence.whole is not None else not planar
     most = confidence.components if confidence.components is not None else int(not planar)
     reasons = []
-    if result.mean_spread >= confidence.high_spread:
-        reasons.append(f"high spread: {result.mean_spread:.2f}")
+    if mean_spread >= confidence.high_spread:
+        reasons.append(f"high spread: {mean_spread:.2g}")
     for label in labels:
         inside = result.mask == label.value
         if not inside.any():

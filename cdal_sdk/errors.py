@@ -9,6 +9,7 @@ __all__ = [
     "DomainError",
     "EngineError",
     "GateError",
+    "LargePictureError",
     "MissingExtraError",
     "ModelError",
     "OutputError",
@@ -52,6 +53,10 @@ class UsageError(CdalError):
 
 class ReadError(CdalError):
     """An input cannot be read as an image: damaged, truncated, unsupported or geometrically inconsistent."""
+
+
+class LargePictureError(ReadError):
+    """A picture that is read part by part, or not at all."""
 
 
 class DomainError(CdalError):

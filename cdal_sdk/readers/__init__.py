@@ -15,11 +15,12 @@ from cdal_sdk.study import Study
 __all__ = ["CaseFiles", "IsolatedReader", "discover", "read_study"]
 
 
-def read_study(files: CaseFiles) -> Study:
+def read_study(files: CaseFiles, whole_pixels: int | None = None) -> Study:
     """Read one case that `discover` found.
 
     Args:
         files: the case and its files.
+        whole_pixels: a picture that is larger is refused with a `LargePictureError`, to be read part by part.
 
     Returns:
         The study; see `Study` for the axes of its image.
@@ -31,7 +32,7 @@ def read_study(files: CaseFiles) -> Study:
     if files.error is not None:
         raise files.error
     try:
-        return _read(files)
+        return _read(files, whole_pixels)
     except (CdalError, MemoryError):
         raise
     except Exception as error:
@@ -43,7 +44,7 @@ def read_study(files: CaseFiles) -> Study:
         ) from error
 
 
-def _read(files: CaseFiles) -> Study:
+def _read(files: CaseFiles, whole_pixels: int | None) -> Study:
     # Imported here: pydicom and nibabel take longer to import than most commands need.
     match files.kind:
         case "dicom":
@@ -57,6 +58,6 @@ def _read(files: CaseFiles) -> Study:
         case "image":
             from cdal_sdk.readers.image import read_image
 
-            return read_image(files.case, files.paths[0])
+            return read_image(files.case, files.paths[0], whole_pixels)
         case _:
             raise ReadError("this is not a file that can be segmented", where=files.paths[0])

@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cdal_sdk.errors import ReadError
+from cdal_sdk.errors import LargePictureError, ReadError
 from cdal_sdk.readers.limits import check_voxels
 from cdal_sdk.study import Source, Study
 
 __all__ = ["read_image"]
 
+_IN_PARTS = "use cdal segment with a model that takes tiles, or cut it into parts"
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _GRAY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
-def read_image(case: str, path: Path) -> Study:
+def read_image(case: str, path: Path, whole_pixels: int | None = None) -> Study:
     """Read one picture.
 
     The rotation that EXIF asks for is applied, so rows and columns are those that a viewer shows. Transparency is
@@ -27,15 +28,19 @@ def read_image(case: str, path: Path) -> Study:
     Args:
         case: its name in outputs.
         path: the file.
+        whole_pixels: a larger picture is not read; None for no limit of the caller's.
 
     Returns:
         [channel, row, column, 1] with one channel for gray and three for colour, stored values (0 to 255 or 65535).
 
     Raises:
+        LargePictureError: it is to be read part by part.
         ReadError: the file is truncated or damaged, too large to be safe, or holds several pictures.
     """
     try:
         with Image.open(path, formats=_FORMATS) as picture:
+            if whole_pixels is not None and picture.height * picture.width > whole_pixels:
+                raise LargePictureError("the picture is too large to be read whole", where=path, remedy=_IN_PARTS)
             if picture.format == "TIFF" and getattr(picture, "n_frames", 1) > 1:
                 raise ReadError(
                     "the TIFF file holds more than one picture", where=path, remedy="save its pages as single files"
@@ -44,9 +49,8 @@ def read_image(case: str, path: Path) -> Study:
             upright = ImageOps.exif_transpose(picture)
             pixels = _values(upright)
     except Image.DecompressionBombError as error:
-        raise ReadError(
-            "the picture is too large to be opened safely", where=path, remedy="cut it into tiles"
-        ) from error
+        kind = ReadError if whole_pixels is None else LargePictureError
+        raise kind("the picture is too large to be opened whole", where=path, remedy=_IN_PARTS) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         raise ReadError(
             f"the picture is truncated or damaged ({type(error).__name__})",

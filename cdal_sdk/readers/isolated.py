@@ -13,10 +13,12 @@ from typing import IO, Any, TypeVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from cdal_sdk.errors import ReadError
+from cdal_sdk.errors import LargePictureError, ReadError
 from cdal_sdk.readers.case_files import CaseFiles
 from cdal_sdk.readers.header import Header
+from cdal_sdk.readers.large_picture import Shape
 from cdal_sdk.study import Source, Study
 
 __all__ = ["IsolatedReader"]
@@ -32,10 +34,12 @@ class IsolatedReader:
     Args:
         timeout: seconds that one case may take.
         command: what starts the process.
+        whole_pixels: see `read_study`.
     """
 
-    def __init__(self, timeout: float, command: tuple[str, ...] = _WORKER) -> None:
+    def __init__(self, timeout: float, command: tuple[str, ...] = _WORKER, *, whole_pixels: int | None = None) -> None:
         self._timeout = timeout
+        self._whole_pixels = whole_pixels
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -44,6 +48,7 @@ class IsolatedReader:
         """As `read_study`.
 
         Raises:
+            LargePictureError: the picture is to be read by `open_large` and `rows`.
             ReadError: also where reading takes too long or ends the process.
             MemoryError: there is not enough of it.
         """
@@ -51,7 +56,26 @@ class IsolatedReader:
             raise files.error
         paths = [str(path) for path in files.paths]
         request = {"case": files.case, "kind": files.kind, "paths": paths, "volume": files.volume}
+        request["whole_pixels"] = self._whole_pixels
         return self._ask(request, files.paths[0], lambda head, stream: _study(files, head, stream))
+
+    def open_large(self, path: Path) -> Shape:
+        """As the function of this name; until the next case is read, `rows` gives the picture's rows."""
+        return self._ask({"open": str(path)}, path, lambda head, _: msgspec.convert(head["shape"], Shape))
+
+    def rows(self, path: Path, shape: Shape, rows: range) -> NDArray[np.integer[Any]]:
+        """Rows of the open picture, [row, column, channel]; from above to below, each at most once.
+
+        Raises:
+            ReadError: as for `read`.
+        """
+
+        def take(_: dict[str, Any], stream: IO[bytes]) -> NDArray[np.integer[Any]]:
+            part = np.empty((len(rows), shape.width, shape.channels), shape.dtype)
+            _fill(part.data.cast("B"), stream)
+            return part
+
+        return self._ask({"rows": [rows.start, rows.stop], "path": str(path)}, path, take)
 
     def header(self, path: Path, *, explicit: bool) -> Header | None:
         """As `dicom_header.read_header`; a file that crashes or hangs the process is a header with that problem."""
@@ -126,6 +150,8 @@ def _answer(
         raise MemoryError
     if "error" in head:
         what, where, remedy = head["error"]
+        if head.get("large"):
+            raise LargePictureError(what, where=where, remedy=remedy)
         raise ReadError(what, where=where, remedy=remedy)
     return take(head, answered)
 

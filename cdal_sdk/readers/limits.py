@@ -22,6 +22,8 @@ class Limits:
         files: found in one run.
         slices: files or frames of one volume.
         pixels: of one picture or slice, channels not counted.
+        whole_pixels: of a picture that is read whole where it could be segmented part by part.
+        parts_pixels: of a picture that is segmented part by part.
         voxels: values of one case, channels counted; they take four bytes each.
         header_bytes: of what comes before the voxels of a NIfTI file.
         unpacked_bytes: of a DICOM file that is compressed as a whole.
@@ -30,6 +32,8 @@ class Limits:
     files: int = 5_000_000
     slices: int = 20_000
     pixels: int = 2**28
+    whole_pixels: int = 2**25
+    parts_pixels: int = 2**36
     voxels: int = 2**30
     header_bytes: int = 2**24
     unpacked_bytes: int = 2**30

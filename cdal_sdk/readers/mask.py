@@ -43,6 +43,11 @@ def read_mask(path: Path, values: Sequence[int], *, planar: bool) -> WrittenMask
         from cdal_sdk.readers.dicom_mask import read_segmentation
 
         return read_segmentation(path, values, planar=planar)
+    if path.suffix == ".tif":
+        from cdal_sdk.readers.large_picture import read_gray
+
+        pixels = read_gray(path)
+        return WrittenMask(np.where(pixels > 0, values[0], 0).astype(np.uint8) if len(values) == 1 else pixels)
     if path.suffix == ".png":
         with Image.open(path, formats=("PNG",)) as picture:
             pixels = np.asarray(picture)

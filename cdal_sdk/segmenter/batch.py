@@ -10,20 +10,29 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cdal_sdk
 from cdal_sdk.bundle import manifest_to_json
 from cdal_sdk.engines import GRAPH_VERSION
-from cdal_sdk.errors import OutputError, UsageError
+from cdal_sdk.errors import LargePictureError, OutputError, UsageError
 from cdal_sdk.readers import CaseFiles
+from cdal_sdk.readers.limits import LIMITS
 from cdal_sdk.segmenter.ledger import Claim, Ledger
 from cdal_sdk.segmenter.page import write_page
 from cdal_sdk.segmenter.predictor import Inferred, Segmenter
-from cdal_sdk.segmenter.report import CaseReport, Report, failed_case, segmented_case, sha256, skipped_case
-from cdal_sdk.segmenter.result import Format, as_cdal_error, output_paths, remove_leftovers, remove_outputs
+from cdal_sdk.segmenter.report import CaseReport, Report, failed_case, large_case, segmented_case, sha256, skipped_case
+from cdal_sdk.segmenter.result import (
+    Format,
+    as_cdal_error,
+    large_paths,
+    output_paths,
+    remove_leftovers,
+    remove_outputs,
+    timed,
+)
 
 __all__ = ["segment_cases"]
 
@@ -154,6 +163,8 @@ class _Run:
             waiting = deferred
 
     def _round(self, cases: Sequence[CaseFiles], deferred: list[CaseFiles]) -> Generator[CaseReport]:
+        parts = self._segmenter.manifest.plan.by_parts
+        large: deque[_Job] = deque()  # pictures that are segmented part by part, when the others are done
         done: deque[CaseReport] = deque()  # without the engine: skipped, or impossible from the start
         running: deque[_Job] = deque()
 
@@ -174,7 +185,10 @@ class _Run:
         with ThreadPoolExecutor(1, "cdal-write") as writer:
             pending: deque[Future[CaseReport]] = deque()
             try:
-                for inferred in self._segmenter.infer_cases(claimed()):
+                for inferred in self._segmenter.infer_cases(claimed(), LIMITS.whole_pixels if parts else None):
+                    if parts and isinstance(inferred.error, LargePictureError):
+                        large.append(running.popleft())
+                        continue
                     pending.append(writer.submit(self._finish, running.popleft(), inferred))
                     while done:
                         yield done.popleft()
@@ -183,8 +197,10 @@ class _Run:
                 while pending:
                     yield pending.popleft().result()
                 yield from done
+                while large:
+                    yield self._finish_large(large.popleft())
             finally:
-                for job in running:
+                for job in (*running, *large):
                     job.claim.release()
 
     def _begin(self, files: CaseFiles, claim: Claim) -> _Job | CaseReport:
@@ -213,6 +229,29 @@ class _Run:
             self._ledger.write(entry)
         except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
             return failed_case(job.files, as_cdal_error(error, job.files.case))
+        finally:
+            job.claim.release()
+        return entry
+
+    def _finish_large(self, job: _Job) -> CaseReport:
+        """Segment and write a picture part by part, and remember it."""
+        from cdal_sdk.segmenter.large import segment_large
+        from cdal_sdk.writers import scratch, write_mask_tiff, write_preview
+
+        labels, case = self._segmenter.manifest.labels, job.files.case
+        mask, preview = large_paths(case, self._out)
+        try:
+            with scratch(mask.with_suffix(".raw")) as raw:
+                result = segment_large(self._segmenter, job.files, raw)
+                with timed(result.timing, "write"):
+                    write_mask_tiff(raw, (result.shape.height, result.shape.width), mask, labels)
+                    write_preview(result.small.study, result.small.mask, preview, labels, result.small.spread)
+            entry = large_case(job.files, result, self._out, (mask, preview), job.fingerprint, job.digests, labels)
+            self._ledger.write(entry)
+        except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
+            with suppress(OutputError):
+                remove_outputs(case, self._out)
+            return failed_case(job.files, as_cdal_error(error, case))
         finally:
             job.claim.release()
         return entry

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -32,7 +31,7 @@ from cdal_sdk.errors import CdalError, EngineError, ReadError, UsageError
 from cdal_sdk.gate import Gate, synthetic_images
 from cdal_sdk.masks import decide, measure, probabilities
 from cdal_sdk.readers import CaseFiles, IsolatedReader, discover, read_study
-from cdal_sdk.segmenter.result import Result, Timing, as_cdal_error
+from cdal_sdk.segmenter.result import Result, Timing, as_cdal_error, timed
 from cdal_sdk.slicing import Prepared, check_domain, match_channels, prepare
 from cdal_sdk.study import Segmentation, Source, Study
 
@@ -185,13 +184,15 @@ class Segmenter:
         for inferred in self.infer_cases(cases):
             yield self.restore(inferred)
 
-    def infer_cases(self, cases: Iterable[CaseFiles]) -> Iterator[Inferred]:
+    def infer_cases(self, cases: Iterable[CaseFiles], whole_pixels: int | None = None) -> Iterator[Inferred]:
         """Run the engine on case after case, while the next ones are read in a process of their own.
 
-        What follows, `restore` and saving, may run in another thread.
+        What follows, `restore` and saving, may run in another thread. A picture of more than `whole_pixels` fails with
+        a `LargePictureError`, to be segmented part by part.
         """
         waiting = iter(cases)
-        with ThreadPoolExecutor(1, "cdal-read") as threads, closing(IsolatedReader(self.read_timeout)) as reader:
+        isolated = IsolatedReader(self.read_timeout, whole_pixels=whole_pixels)
+        with ThreadPoolExecutor(1, "cdal-read") as threads, closing(isolated) as reader:
             pending: deque[tuple[CaseFiles, Future[_Ready]]] = deque()
 
             def submit(count: int) -> None:
@@ -216,7 +217,7 @@ class Segmenter:
         if study is None or prepared is None or mean is None or spread is None:
             return Result(case, self.manifest, error=error)
         try:
-            with _timed(timing, "restore"):
+            with timed(timing, "restore"):
                 segmentation = self._segmentation(study, prepared.restore(mean), prepared.restore(spread))
         except Exception as failure:  # noqa: BLE001 - it is reported as the failure of this case
             return Result(case, self.manifest, error=as_cdal_error(failure, case))
@@ -230,15 +231,15 @@ class Segmenter:
             and the segmentation.
         """
         prepared = prepare(study, self.manifest.plan)
-        mean, spread = map(prepared.restore, self._run(prepared.images))
+        mean, spread = map(prepared.restore, self.run(prepared.images))
         return mean, spread, self._segmentation(study, mean, spread)
 
     def _prepare(self, source: CaseFiles | Study, read: Callable[[CaseFiles], Study]) -> _Ready:
         """Read, check and cut a case into network inputs."""
         timing = Timing()
-        with _timed(timing, "read"):
+        with timed(timing, "read"):
             study = source if isinstance(source, Study) else read(source)
-        with _timed(timing, "prepare"):
+        with timed(timing, "prepare"):
             fitting = match_channels(study, self.manifest.plan)
             if not self.force:
                 check_domain(fitting, self.manifest.plan)
@@ -249,13 +250,18 @@ class Segmenter:
         """Run the engine on a prepared case; any error becomes a failed one."""
         try:
             study, prepared, timing = ready()
-            with _timed(timing, "engine"):
-                mean, spread = self._run(prepared.images)
+            with timed(timing, "engine"):
+                mean, spread = self.run(prepared.images)
         except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
             return Inferred(case, error=as_cdal_error(error, case))
         return Inferred(case, study, prepared, mean, spread, timing=timing)
 
-    def _run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Vote mean and spread of network inputs, batch by batch: [n, channel, h, w] -> [n, label, h, w] each.
+
+        Raises:
+            EngineError: if the engine fails.
+        """
         chunks = [self.engine.run(images[i : i + self.batch_size]) for i in range(0, len(images), self.batch_size)]
         mean, spread = (np.concatenate(maps) for maps in zip(*chunks, strict=True))
         if not (np.isfinite(mean).all() and np.isfinite(spread).all()):
@@ -295,12 +301,3 @@ def _only_case(path: Path) -> CaseFiles:
     if len(cases) > 1:
         raise UsageError(f"this holds {len(cases)} cases", where=path, remedy="use Segmenter.stream for many")
     return cases[0]
-
-
-@contextmanager
-def _timed(timing: Timing, stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        setattr(timing, stage, getattr(timing, stage) + 1000 * (time.perf_counter() - start))

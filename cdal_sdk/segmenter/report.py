@@ -7,20 +7,24 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cdal_sdk.confidence import review_reasons
 from cdal_sdk.errors import CdalError
 from cdal_sdk.readers import CaseFiles
 from cdal_sdk.segmenter.result import Result, Timing
-from cdal_sdk.study import LabelSize, Study
+from cdal_sdk.study import Label, LabelSize, Study
 from cdal_sdk.writers import atomic
+
+if TYPE_CHECKING:
+    from cdal_sdk.segmenter.large import LargeResult
 
 __all__ = [
     "CaseReport",
     "Report",
     "failed_case",
     "geometry_of",
+    "large_case",
     "segmented_case",
     "sha256",
     "skipped_case",
@@ -137,6 +141,35 @@ def segmented_case(
         fingerprint=fingerprint,
         review=review_reasons(result.done, manifest.labels, manifest.confidence),
         geometry=geometry_of(study),
+        source_sha256=sorted(digests),
+        output_sha256={name: sha256(path) for name, path in zip(names, outputs, strict=True)},
+    )
+
+
+def large_case(
+    files: CaseFiles,
+    result: LargeResult,
+    out: Path,
+    outputs: Sequence[Path],
+    fingerprint: str,
+    digests: Sequence[str],
+    labels: Sequence[Label],
+) -> CaseReport:
+    """The entry of a picture that was segmented part by part; see `segmented_case`."""
+    values = {label.name: label.value for label in labels}
+    names = [path.relative_to(out).as_posix() for path in outputs]
+    return CaseReport(
+        case=files.case,
+        status="ok",
+        error=None,
+        source=_source(files),
+        outputs=names,
+        labels={name: {"value": values[name], **_size(size)} for name, size in result.volumes.items()},
+        mean_spread=round(result.mean_spread, 6),
+        timing_ms={stage: round(value, 1) for stage, value in asdict(result.timing).items()},
+        fingerprint=fingerprint,
+        review=result.review,
+        geometry={"grid": [result.shape.height, result.shape.width], "pixel_spacing_mm": None},
         source_sha256=sorted(digests),
         output_sha256={name: sha256(path) for name, path in zip(names, outputs, strict=True)},
     )

@@ -6,8 +6,8 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -26,9 +26,11 @@ __all__ = [
     "Timing",
     "as_cdal_error",
     "check_formats",
+    "large_paths",
     "output_paths",
     "remove_leftovers",
     "remove_outputs",
+    "timed",
 ]
 
 _log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ _FILES: dict[Format, tuple[str, ...]] = {
 }
 _ABANDONED_SECONDS = 3600
 _PREVIEW = "previews/{case}.png"
+_LARGE_MASK = "{case}.mask.tif"
 
 
 def check_formats(names: Sequence[str]) -> tuple[Format, ...]:
@@ -77,6 +80,16 @@ class Timing:
     engine: float = 0.0
     restore: float = 0.0
     write: float = 0.0
+
+
+@contextmanager
+def timed(timing: Timing, stage: str) -> Iterator[None]:
+    """Add the time that the block takes to a stage."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        setattr(timing, stage, getattr(timing, stage) + 1000 * (time.perf_counter() - start))
 
 
 @dataclass(frozen=True)
@@ -195,8 +208,13 @@ class Result:
 
 def output_paths(case: str, out: Path) -> list[Path]:
     """Every file that a run may write for a case."""
-    names = (*(name for names in _FILES.values() for name in names), _PREVIEW)
+    names = (*(name for names in _FILES.values() for name in names), _LARGE_MASK, _PREVIEW)
     return [out / name.format(case=case) for name in names]
+
+
+def large_paths(case: str, out: Path) -> tuple[Path, Path]:
+    """Mask and preview of a picture that is segmented part by part."""
+    return out / _LARGE_MASK.format(case=case), out / _PREVIEW.format(case=case)
 
 
 def remove_outputs(case: str, out: Path) -> None:

@@ -15,11 +15,11 @@ from cdal_sdk.readers import CaseFiles, read_study
 from cdal_sdk.readers.mask import WrittenMask, read_mask
 from cdal_sdk.segmenter.ledger import Ledger
 from cdal_sdk.segmenter.report import CaseReport, geometry_of, sha256
-from cdal_sdk.segmenter.result import output_paths
+from cdal_sdk.segmenter.result import large_paths, output_paths
 
 __all__ = ["Problem", "Verification", "verify"]
 
-_MASKS = (".nii.gz", ".dcm", ".png")
+_MASKS = (".nii.gz", ".dcm", ".png", ".tif")
 _ROUNDING_ML = 0.51e-4  # of the volumes in a report
 _TOLERANCE_MM = 0.1  # between the places of a corner, for the decimal strings of DICOM
 
@@ -159,6 +159,10 @@ def _check_source(entry: CaseReport, files: CaseFiles | None, out: Path) -> Iter
     try:
         if sorted(sha256(path) for path in files.paths) != entry.source_sha256:
             yield "its source has changed since it was segmented"
+            return
+        if (
+            large_paths(entry.case, out)[0].name in entry.outputs
+        ):  # too large to be read for its size, which its bytes decide
             return
         geometry = geometry_of(read_study(files))
     except (CdalError, OSError) as error:

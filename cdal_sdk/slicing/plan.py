@@ -68,6 +68,8 @@ class Plan:
         spacing_mm: spacing of a volume's axes before slicing, or None to keep the source's.
         context: neighbouring slices on each side that are stacked as further channels.
         resize_to: height and width to which a planar image is scaled before it is tiled.
+        scale: pixels of the network's for one of a planar image's before it is tiled, which keeps the magnification
+            whatever the picture's size; instead of `resize_to`.
         overlap: share of a tile that overlaps its neighbour.
         domain: what is accepted.
     """
@@ -82,6 +84,7 @@ class Plan:
     spacing_mm: tuple[float, float, float] | None = None
     context: int = 0
     resize_to: tuple[int, int] | None = None
+    scale: float | None = None
     overlap: float = 0.5
     domain: Domain = field(default_factory=Domain)
 
@@ -103,8 +106,17 @@ class Plan:
                 where="plan",
                 remedy="give one of each a channel",
             )
+        if self.scale is not None and (self.scale <= 0 or self.resize_to is not None or self.fit == "resize"):
+            what = f"a scale of {self.scale} is impossible, or another size is asked for"
+            raise ModelError(what, where="plan", remedy="give one positive scale, or a size")
         if not 0 <= self.overlap < 1:
             raise ModelError(f"overlap is {self.overlap}", where="plan", remedy="give a share from 0 to below 1")
+
+    @property
+    def by_parts(self) -> bool:
+        """Whether a picture of any size can be segmented part by part: nothing depends on the whole of it."""
+        local = self.intensity.method != "percentile" and self.resize_to is None
+        return self.kind == "planar" and self.fit == "tile" and local
 
     @property
     def image_channels(self) -> int:

@@ -14,7 +14,17 @@ from cdal_sdk.slicing.resample import resample
 from cdal_sdk.slicing.tiles import Tiling
 from cdal_sdk.study import Study
 
-__all__ = ["Prepared", "Slices", "cut_slices", "prepare", "stack_context", "tile", "to_working_grid"]
+__all__ = [
+    "Prepared",
+    "Slices",
+    "cut_slices",
+    "padded_size",
+    "planar_size",
+    "prepare",
+    "stack_context",
+    "tile",
+    "to_working_grid",
+]
 
 _SPACING_TOLERANCE = 0.01  # relative; below it the source grid is kept, which is exact
 _AS_IS = Reorientation((0, 1, 2), (False, False, False))
@@ -69,8 +79,7 @@ def to_working_grid(study: Study, plan: Plan) -> tuple[Reorientation, tuple[int,
     a, b, c = (study.grid[axis] for axis in reorientation.order)
     grid = (a, b, c)
     if plan.kind == "planar":
-        target = plan.canvas if plan.fit == "resize" else plan.resize_to or grid[:2]
-        return reorientation, grid, (*target, c)
+        return reorientation, grid, (*planar_size(grid[:2], plan), c)
     x, y, z = grid
     if plan.spacing_mm is not None and study.spacing is not None:
         spacing = (study.spacing[axis] for axis in reorientation.order)
@@ -81,6 +90,24 @@ def to_working_grid(study: Study, plan: Plan) -> tuple[Reorientation, tuple[int,
     if plan.fit == "resize":
         x, y = plan.canvas
     return reorientation, grid, (x, y, z)
+
+
+def planar_size(size: tuple[int, int], plan: Plan) -> tuple[int, int]:
+    """Height and width of a planar image of a size on the working grid."""
+    if plan.fit == "resize":
+        return plan.canvas
+    if plan.scale is not None:
+        height, width = (max(1, round(side * plan.scale)) for side in size)
+        return height, width
+    return plan.resize_to or size
+
+
+def padded_size(size: tuple[int, int], plan: Plan) -> tuple[int, int]:
+    """Height and width of slices of a size after padding to what the network takes."""
+    height, width = (-(-side // plan.divisor) * plan.divisor for side in size)
+    if plan.fit == "tile":  # windows are always whole canvases
+        return max(height, plan.canvas[0]), max(width, plan.canvas[1])
+    return height, width
 
 
 def stack_context(slices: NDArray[np.float32], context: int) -> NDArray[np.float32]:
@@ -100,9 +127,7 @@ def cut_slices(study: Study, plan: Plan) -> Slices:
     volume = map_intensity(volume, plan.intensity)
     slices = stack_context(volume.transpose(3, 0, 1, 2), plan.context)
 
-    height, width = (-(-side // plan.divisor) * plan.divisor for side in working[:2])
-    if plan.fit == "tile":  # windows are always whole canvases
-        height, width = max(height, plan.canvas[0]), max(width, plan.canvas[1])
+    height, width = padded_size(working[:2], plan)
     padding = ((0, 0), (0, 0), (0, height - working[0]), (0, width - working[1]))
     slices = np.pad(slices, padding, constant_values=plan.intensity.target[0])
     return Slices(slices, reorientation, oriented, working)

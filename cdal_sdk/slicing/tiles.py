@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,16 +54,50 @@ class Tiling:
         windows = [slices[:, :, r : r + height, c : c + width] for r, c in self.corners]
         return np.stack(windows, axis=1).reshape(-1, slices.shape[1], height, width)
 
+    @property
+    def rows(self) -> dict[int, list[int]]:
+        """Left edges of the windows by their upper edge."""
+        found: dict[int, list[int]] = {}
+        for row, column in self.corners:
+            found.setdefault(row, []).append(column)
+        return found
+
     def blend(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """Weighted mean of overlapping results: [n * windows, label, *tile] -> [n, label, height, width]."""
-        height, width = self.tile
         tiles = tiles.reshape(-1, len(self.corners), *tiles.shape[1:])
         if len(self.corners) == 1:
             return tiles[:, 0]
-        weight = np.outer(_ramp(height), _ramp(width))
-        total = np.zeros((len(tiles), tiles.shape[2], *self.size), np.float32)
-        weights = np.zeros(self.size, np.float32)
-        for i, (r, c) in enumerate(self.corners):
-            total[:, :, r : r + height, c : c + width] += weight * tiles[:, i]
-            weights[r : r + height, c : c + width] += weight
-        return total / weights
+        result = np.empty((len(tiles), tiles.shape[2], *self.size), np.float32)
+        counts = np.cumsum([0, *(len(columns) for columns in self.rows.values())])
+        for slice_, out in zip(tiles, result, strict=True):
+            of_rows = (slice_[a:b] for a, b in pairwise(counts))
+            for start, band in self.blend_rows(of_rows):
+                out[:, start : start + band.shape[1]] = band
+        return result
+
+    def blend_rows(self, tiles: Iterable[NDArray[np.float32]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Weighted mean of the overlapping windows of one slice, of which only a band is in memory.
+
+        Args:
+            tiles: for each row of windows, from above, their results [windows, label, *tile].
+
+        Yields:
+            The upper edge and the values [label, rows, width] of each band that is finished.
+        """
+        height, width = self.tile
+        ramp = _ramp(width)
+        down = _ramp(height)[:, np.newaxis]
+        total: NDArray[np.float32] | None = None
+        weights = np.zeros((height, self.size[1]), np.float32)
+        starts = list(self.rows)
+        for start, following, windows in zip(starts, [*starts[1:], self.size[0]], tiles, strict=True):
+            if total is None:
+                total = np.zeros((windows.shape[1], height, self.size[1]), np.float32)
+            for left, window in zip(self.rows[start], windows, strict=True):
+                total[..., left : left + width] += down * ramp * window
+                weights[:, left : left + width] += down * ramp
+            done = following - start
+            yield start, total[:, :done] / weights[:done]
+            for sums in (total, weights):
+                sums[..., : height - done, :] = sums[..., done:, :].copy()
+                sums[..., height - done :, :] = 0

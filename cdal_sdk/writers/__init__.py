@@ -8,22 +8,25 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cdal_sdk.writers.atomic import atomic
+from cdal_sdk.writers.atomic import atomic, scratch
 
 if TYPE_CHECKING:
     from cdal_sdk.writers.dicom_seg import Algorithm, write_dicom_probability, write_dicom_seg
     from cdal_sdk.writers.dicom_series import write_mr_series
     from cdal_sdk.writers.image import write_mask_png
+    from cdal_sdk.writers.large_mask import write_mask_tiff
     from cdal_sdk.writers.nifti import write_nifti, write_nifti_maps
     from cdal_sdk.writers.preview import thumbnail, write_preview
 
 __all__ = [
     "Algorithm",
     "atomic",
+    "scratch",
     "thumbnail",
     "write_dicom_probability",
     "write_dicom_seg",
     "write_mask_png",
+    "write_mask_tiff",
     "write_mr_series",
     "write_nifti",
     "write_nifti_maps",
@@ -36,6 +39,7 @@ _HOMES = {
     "write_dicom_probability": "dicom_seg",
     "write_dicom_seg": "dicom_seg",
     "write_mask_png": "image",
+    "write_mask_tiff": "large_mask",
     "write_mr_series": "dicom_series",
     "write_nifti": "nifti",
     "write_nifti_maps": "nifti",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cdal_sdk.errors import OutputError
 
-__all__ = ["atomic", "unfinished"]
+__all__ = ["atomic", "scratch", "unfinished"]
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-.+")
 
@@ -46,6 +46,20 @@ def atomic(path: Path) -> Iterator[Path]:
             where=path,
             remedy="check the free space and the permissions of the folder",
         ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """Give a hidden path beside `path` for a file that is deleted when the block ends.
+
+    Should the process be killed, it is one of those that `unfinished` finds.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
+    try:
+        yield temporary
     finally:
         with suppress(OSError):
             temporary.unlink()

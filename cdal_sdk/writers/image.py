@@ -15,6 +15,8 @@ from cdal_sdk.writers.atomic import atomic
 
 __all__ = ["write_mask_png"]
 
+_FASTEST_PNG = 1  # masks are small at any level
+
 
 def write_mask_png(mask: NDArray[np.uint8], path: Path, labels: Sequence[Label]) -> None:
     """Write a 2-D mask as 8-bit gray PNG, and read it back.
@@ -32,7 +34,7 @@ def write_mask_png(mask: NDArray[np.uint8], path: Path, labels: Sequence[Label])
         raise OutputError(f"a mask of shape {mask.shape} is not one picture", where=path, remedy="use --format nifti")
     pixels = np.where(mask > 0, 255, 0).astype(np.uint8) if len(labels) == 1 else mask
     with atomic(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=_FASTEST_PNG)
         with Image.open(temporary) as again:
             if not np.array_equal(np.asarray(again), pixels):
                 raise OutputError("the PNG does not read back as it was written", where=path, remedy="check the disk")

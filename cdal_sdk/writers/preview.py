@@ -21,7 +21,7 @@ __all__ = ["thumbnail", "write_preview"]
 
 _MOST_TILES = 12
 _MOST_PAIRS = 8  # with the spread beside each
-_WIDTH, _GREATEST_HEIGHT = 1400, 1400  # pixels of the tiles together
+_WIDTH, _GREATEST_HEIGHT = 1000, 1000  # pixels of the tiles together; a preview costs as much as it has of them
 _ANISOTROPIC = 1.5  # from this ratio of spacings on, only the planes as they were acquired are worth looking at
 _GAP, _LEGEND_HEIGHT, _SWATCH, _BAR = 8, 52, 18, 140
 _LINE_WIDTH, _FILL = 2.0, 0.12  # pixels; opacity of the labelled area
@@ -29,6 +29,8 @@ _BACKGROUND, _TEXT, _DIM_TEXT = (18, 18, 20), (235, 235, 235), (160, 160, 165)
 # The spread from none (the picture itself, dimmed) to 0.25, half of the most that votes can differ.
 _HEAT_STOPS = np.array([0.0, 0.06, 0.14, 0.25], np.float32)
 _HEAT = np.array([[40, 20, 90], [150, 40, 130], [245, 130, 50], [255, 245, 160]], np.float32)
+_HEAT_STEPS = np.linspace(0, _HEAT_STOPS[-1], 256)
+_HEAT_TABLE = np.stack([np.interp(_HEAT_STEPS, _HEAT_STOPS, channel) for channel in _HEAT.T], axis=-1, dtype=np.float32)
 _FASTEST_PNG = 1  # five times as fast as the default, a fifth larger
 _Scalar = TypeVar("_Scalar", np.float32, np.uint8)
 _EDGES = (("A", "S"), ("R", "S"), ("R", "A"))  # left and upper edge of a sagittal, coronal and axial picture
@@ -213,8 +215,9 @@ def _spread_tile(plane: _Plane, spread: NDArray[np.float32], size: tuple[int, in
 
 def _heat(spread: NDArray[np.float32]) -> NDArray[np.float32]:
     """Colours [..., 3] of spreads."""
-    channels = [np.interp(spread, _HEAT_STOPS, _HEAT[:, channel]) for channel in range(3)]
-    return np.stack(channels, axis=-1).astype(np.float32)
+    steps = np.clip(spread * ((len(_HEAT_TABLE) - 1) / _HEAT_STOPS[-1]), 0, len(_HEAT_TABLE) - 1)
+    colours: NDArray[np.float32] = _HEAT_TABLE[steps.round().astype(np.uint8)]
+    return colours
 
 
 def _tile(plane: _Plane, size: tuple[int, int], labels: Sequence[Label]) -> Image.Image:

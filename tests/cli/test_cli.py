@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 
 from cdal_sdk.cli.app import main
@@ -97,6 +99,67 @@ def test_wrong_usage_is_2(
 def test_an_unknown_option_or_choice_is_2(cdal: Cdal, tmp_path: Path) -> None:
     assert cdal("segment", "--no-such-option").returncode == 2
     assert cdal("segment", tmp_path, "--out", tmp_path, "--device", "abacus").returncode == 2
+
+
+def test_one_volume_of_several_is_taken_on_demand(cdal: Cdal, volume_model: Path, tmp_path: Path) -> None:  # noqa: F811
+    single = nibabel.load(write_volume(tmp_path / "single.nii.gz"))
+    values = np.asarray(single.dataobj)
+    (tmp_path / "in").mkdir()
+    nibabel.save(nibabel.Nifti1Image(np.stack([0 * values, values], -1), single.affine), tmp_path / "in/four.nii.gz")
+    command = ("segment", tmp_path / "in", "--model", volume_model, "--engine", "torch", "--json")
+
+    refused = cdal(*command, "--out", tmp_path / "refused")
+    assert refused.returncode == 1
+    assert "choose one with --volume, counted from 0" in refused.stderr
+    assert cdal(*command, "--out", tmp_path / "none", "--volume", 2).returncode == 1
+
+    assert cdal(*command, "--out", tmp_path / "out", "--volume", 1).returncode == 0
+    alone = ("segment", tmp_path / "single.nii.gz", *command[2:], "--out", tmp_path / "alone")
+    assert cdal(*alone).returncode == 0
+    masks = [np.asarray(nibabel.load(tmp_path / name).dataobj) for name in ("out/four.nii.gz", "alone/single.nii.gz")]
+    np.testing.assert_array_equal(*masks)
+    assert masks[0].any()
+    assert cdal("verify", tmp_path / "out", "--source", tmp_path / "in", "--volume", 1).returncode == 0
+    assert cdal("verify", tmp_path / "out", "--source", tmp_path / "in").returncode == 1
+
+
+def test_a_case_that_takes_too_long_to_read_fails(cdal: Cdal, volume_model: Path, tmp_path: Path) -> None:  # noqa: F811
+    write_volume(tmp_path / "in/a.nii.gz")
+    command = ("segment", tmp_path / "in", "--out", tmp_path / "out", "--model", volume_model, "--engine", "torch")
+    result = cdal(*command, "--read-timeout", 0.05)  # less than the process takes to start
+    assert result.returncode == 1
+    assert "reading it took longer than 0.05 seconds" in result.stderr
+    assert cdal(*command).returncode == 0
+
+
+def test_verify_tells_what_has_changed(cdal: Cdal, volume_model: Path, tmp_path: Path) -> None:  # noqa: F811
+    write_volume(tmp_path / "in/a.nii.gz")
+    out = tmp_path / "out"
+    assert cdal("segment", tmp_path / "in", "--out", out, "--model", volume_model, "--engine", "torch").returncode == 0
+
+    fine = cdal("verify", out, "--source", tmp_path / "in", "--model", volume_model)
+    assert (fine.returncode, fine.stdout) == (0, "1 case(s), 2 file(s), 1 compared with their sources: all holds\n")
+    assert json.loads(cdal("verify", out, "--json").stdout)["problems"] == []
+
+    other = cdal("verify", out, "--model", "chest-xray")
+    assert other.returncode == 1
+    assert "its labels are not those of the model 'chest-xray'" in other.stdout
+    (out / "a.nii.gz").write_bytes(b"something else")
+    (out / "b.nii.gz").write_bytes(b"from nowhere")
+    changed = cdal("verify", out)
+    assert changed.returncode == 1
+    assert changed.stdout.splitlines() == [
+        "a: a.nii.gz has changed since it was written",
+        "b.nii.gz: no finished case accounts for this file",
+        "1 case(s), 2 file(s): 2 problem(s)",
+    ]
+
+
+def test_verify_of_nothing_is_2(cdal: Cdal, tmp_path: Path) -> None:
+    result = cdal("verify", tmp_path)
+    assert result.returncode == 2
+    assert "no case was finished in this folder" in one_sentence(result)
+    assert cdal("verify", tmp_path / "nowhere").returncode == 2
 
 
 def test_the_output_folder_may_lie_among_the_inputs(cdal: Cdal, volume_model: Path, tmp_path: Path) -> None:  # noqa: F811

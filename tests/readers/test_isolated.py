@@ -24,12 +24,12 @@ def read_header(path, explicit):
     if "memory" in path.name: raise MemoryError
     return honest_header(path, explicit=explicit)
 headers.read_header = read_header
-def read_study(files):
+def read_study(files, whole_pixels):
     if "hang" in files.case: time.sleep(600)
     if "crash" in files.case: os.abort()
     print("noise", flush=True)
     if "memory" in files.case: raise MemoryError
-    return honest(files)
+    return honest(files, whole_pixels)
 readers.read_study = read_study
 runpy.run_module("cdal_sdk.readers.worker", run_name="__main__")
 """

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter, deque
 from pathlib import Path
 
 import nibabel
@@ -48,11 +49,19 @@ print(",".join(f"{case.case}={case.status}" for case in report.cases), flush=Tru
 
 def begin(model: Path, source: Path, out: Path) -> subprocess.Popen[str]:
     """A process that waits to be told to begin."""
+    return ready(start(model, source, out))
+
+
+def start(model: Path, source: Path, out: Path) -> subprocess.Popen[str]:
+    """A process that will wait to be told to begin, once it is ready."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(  # noqa: S603 - our own script
+    return subprocess.Popen(  # noqa: S603 - our own script
         [sys.executable, "-c", SCRIPT, str(model), str(source), str(out)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
+
+
+def ready(process: subprocess.Popen[str]) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n", process.communicate()
     return process
@@ -89,15 +98,20 @@ def assert_whole(out: Path) -> None:
 def test_killing_leaves_nothing_half(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     chance = random.Random(0)
+    began, when = time.monotonic(), Counter[str]()
+    waiting = deque([start(volume_model, inputs, out)])  # importing takes longest: the next one does it meanwhile
     for number in range(KILLS):
-        process = begin(volume_model, inputs, out)
+        process = ready(waiting.popleft())
+        waiting += [start(volume_model, inputs, out)] if number + 1 < KILLS else []
         go(process)
+        lines = 0
         if number % 2:  # at some moment of the first case, or after some cases
             assert process.stdout is not None
-            process.stdout.readline()
+            lines += bool(process.stdout.readline())
         time.sleep(chance.uniform(0, 1.5))
         process.kill()
-        process.communicate()
+        lines += len(process.communicate()[0].splitlines())
+        when["before the first case was done" if not lines else "between cases" if lines < 5 else "after the end"] += 1
         assert_whole(out)
         if number % 10 == 9:
             for path in (out / ".cdal-ledger").glob("*.json"):
@@ -105,6 +119,8 @@ def test_killing_leaves_nothing_half(volume_model: Path, inputs: Path, tmp_path:
     segment_cases(Segmenter(volume_model, engine="torch"), discover([inputs]), out, formats=("probability",))
     found = verify(out, discover([inputs]))
     assert (found.cases, found.problems) == (4, [])
+    told = ", ".join(f"{count} {moment}" for moment, count in sorted(when.items()))
+    print(f"{KILLS} kills in {time.monotonic() - began:.0f} s: {told}")  # noqa: T201 - with -s, the measurement
 
 
 def test_ctrl_c_leaves_a_valid_report(volume_model: Path, inputs: Path, tmp_path: Path) -> None:

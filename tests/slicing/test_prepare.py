@@ -11,6 +11,7 @@ import pytest
 from cdal_sdk.errors import ModelError
 from cdal_sdk.slicing import Domain, Intensity, Plan, prepare, stack_context
 from cdal_sdk.slicing.orientation import axis_codes
+from cdal_sdk.study import Source, Study
 from slicing.conftest import axis_aligned_affines, phantom, picture, turned, volume
 
 PLAN = Plan(
@@ -134,6 +135,16 @@ def test_a_picture_in_colour_is_scaled_and_tiled():
     assert prepared.restore(prepared.images).shape == (3, 16, 16, 1)
 
 
+def test_a_scale_keeps_the_magnification_whatever_the_size():
+    plan = replace(PLAN, kind="planar", channels=1, fit="tile", canvas=(8, 8), scale=0.5, context=0)
+    for size, working in (((40, 31), (20, 16)), ((1, 3), (1, 2))):
+        study = Study("x", np.zeros((1, *size, 1), np.float32), None, Source("image"))
+        prepared = prepare(study, plan)
+        assert prepared.working_grid == (*working, 1)
+        assert prepared.images.shape[2:] == (8, 8)
+        assert prepared.restore(prepared.images).shape == (1, *size, 1)
+
+
 def test_an_image_smaller_than_its_tile_is_padded_to_one():
     plan = replace(PLAN, kind="planar", fit="tile")
     prepared = prepare(picture(np.full((1, 6, 5), 209, np.float32)), plan)
@@ -172,6 +183,8 @@ def test_a_single_slice_is_its_own_neighbour():
         ({"context": -1}, "context is -1"),
         ({"overlap": 1.0}, "overlap is 1.0"),
         ({"overlap": -0.1}, "overlap is -0.1"),
+        ({"scale": 0.0}, "scale of 0.0 is impossible"),
+        ({"scale": 0.5, "resize_to": (8, 8)}, "another size is asked for"),
         ({"intensity": Intensity("standardise", mean=(1, 2), std=(1,))}, r"2 mean\(s\) and 1 std\(s\) for 1 channel"),
     ],
     ids=str,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 
-from cdal_sdk.slicing.resample import resample
+from cdal_sdk.slicing.resample import resample, resample_rows, rows_behind
 from slicing.conftest import phantom
 
 
@@ -70,3 +73,23 @@ def test_channels_do_not_mix():
     result = resample(image, (9, 4))
     np.testing.assert_allclose(result[0], 0)
     np.testing.assert_allclose(result[1], 1)
+
+
+@pytest.mark.parametrize("new", [(9, 20, 3), (5, 7, 1), (40, 2, 6)], ids=str)
+def test_it_is_scipy_s_interpolation_after_smoothing(new):
+    image = np.random.default_rng(0).normal(size=(1, 8, 13, 6)).astype(np.float32)
+    factors = np.array(image.shape[1:]) / new
+    smooth = ndimage.gaussian_filter(image[0], np.maximum(0, (factors - 1) / 2), mode="nearest")
+    expected = ndimage.affine_transform(smooth, factors, (factors - 1) / 2, new, order=1, mode="nearest")
+    np.testing.assert_allclose(resample(image, new)[0], expected, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9), st.data())
+def test_rows_alone_are_those_of_the_whole(old, new, width, wanted, data):
+    image = np.random.default_rng(1).normal(size=(2, old, width)).astype(np.float32)
+    start = data.draw(st.integers(0, new - 1))
+    rows = range(start, data.draw(st.integers(start + 1, new)))
+    behind = rows_behind(rows, old, new)
+    part = resample_rows(image[:, behind.start : behind.stop], behind, rows, (old, width), (new, wanted))
+    np.testing.assert_allclose(part, resample(image, (new, wanted))[:, start : rows.stop], atol=1e-5)
