@@ -34,7 +34,7 @@ from cdal_sdk.study import LabelSize, Segmentation, Source, Study
 
 __all__ = ["LargeResult", "segment_large"]
 
-_BAND_PIXELS = 2**21  # of a picture, that are in memory as numbers at once
+_BAND_PIXELS = 2**20  # of a picture, that are in memory as numbers at once
 _SHOWN = 1000  # rows or columns of a picture for people
 
 Floats = NDArray[np.float32]

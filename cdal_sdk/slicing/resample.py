@@ -82,7 +82,8 @@ def _sigma(factor: float) -> float:
 def _positions(rows: range, old: int, new: int) -> NDArray[np.float64]:
     """Where the centres of these of `new` boxes lie, in `old` boxes along the same line; never outside."""
     factor = old / new
-    return np.clip(factor * np.arange(rows.start, rows.stop) + (factor - 1) / 2, 0, old - 1)
+    positions: NDArray[np.float64] = factor * np.arange(rows.start, rows.stop) + (factor - 1) / 2
+    return positions.clip(0, old - 1)
 
 
 def _sample(array: NDArray[np.float32], axis: int, positions: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -14,8 +14,8 @@ from cdal_sdk.writers.atomic import atomic
 __all__ = ["write_mask_tiff"]
 
 _TILE = 512
-_WHITE = 255
-_BAND_PIXELS = 2**24
+_WHITE, _BLACK = np.uint8(255), np.uint8(0)
+_BAND_PIXELS = 2**22
 
 
 def write_mask_tiff(raw: Path, size: tuple[int, int], path: Path, labels: Sequence[Label]) -> None:
@@ -70,6 +70,6 @@ def _check(written: Path, raw: Path, size: tuple[int, int], path: Path, *, white
             rows = min(step, height - start)
             intended = np.frombuffer(stream.read(rows * width), np.uint8)
             found = np.frombuffer(region.fetch(0, start, width, rows), np.uint8)
-            same = same and np.array_equal(found, np.where(intended > 0, _WHITE, 0) if white else intended)
+            same = same and np.array_equal(found, np.where(intended > 0, _WHITE, _BLACK) if white else intended)
     if not same:
         raise OutputError("the TIFF file does not read back as it was written", where=path, remedy="check the disk")
