@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.bundle.checkpoint import load_checkpoint
 from cdal_sdk.bundle.manifest import Manifest, manifest_from_data, manifest_from_json, manifest_to_json
 from cdal_sdk.errors import ModelError, OutputError
@@ -177,15 +178,8 @@ def replace_manifest(folder: Path, manifest: Manifest) -> None:
     """
     if _folder_manifest(folder).files != manifest.files:
         raise ModelError("the manifest lists other files than the folder's", where=folder)
-    path = folder / MANIFEST_FILE
-    aside = path.with_name(f".{MANIFEST_FILE}")
-    try:
+    with atomic(folder / MANIFEST_FILE) as aside:
         aside.write_text(manifest_to_json(manifest), encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"the manifest cannot be written ({error.strerror})", where=path, remedy="check its permissions"
-        ) from error
 
 
 def _swap(staging: Path, folder: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cdal_sdk
+from cdal_sdk.atomic import scratch
 from cdal_sdk.bundle import manifest_to_json
 from cdal_sdk.engines import GRAPH_VERSION
 from cdal_sdk.errors import LargePictureError, OutputError, UsageError
@@ -236,7 +237,7 @@ class _Run:
     def _finish_large(self, job: _Job) -> CaseReport:
         """Segment and write a picture part by part, and remember it."""
         from cdal_sdk.segmenter.large import segment_large
-        from cdal_sdk.writers import scratch, write_mask_tiff, write_preview
+        from cdal_sdk.writers import write_mask_tiff, write_preview
 
         labels, case = self._segmenter.manifest.labels, job.files.case
         mask, preview = large_paths(case, self._out)

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.confidence import review_reasons
 from cdal_sdk.errors import CdalError
 from cdal_sdk.readers import CaseFiles
 from cdal_sdk.segmenter.result import Result, Timing
 from cdal_sdk.study import Label, LabelSize, Study
-from cdal_sdk.writers import atomic
 
 if TYPE_CHECKING:
     from cdal_sdk.segmenter.large import LargeResult

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.errors import MissingExtraError, OutputError
 from cdal_sdk.study import Label
-from cdal_sdk.writers.atomic import atomic
 
 __all__ = ["write_mask_tiff"]
 

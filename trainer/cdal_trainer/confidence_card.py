@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.bundle import MANIFEST_FILE, read_manifest, replace_manifest
-from cdal_sdk.writers import atomic
 from cdal_trainer.calibration import Calibration
 
 __all__ = ["apply", "describe"]
