@@ -116,7 +116,7 @@ class Plan:
     def by_parts(self) -> bool:
         """Whether a picture of any size can be segmented part by part: nothing depends on the whole of it."""
         local = self.intensity.method != "percentile" and self.resize_to is None
-        return self.kind == "planar" and self.fit == "tile" and local
+        return self.kind == "planar" and self.fit == "tile" and self.context == 0 and local
 
     @property
     def image_channels(self) -> int:

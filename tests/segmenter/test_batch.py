@@ -53,6 +53,11 @@ def test_outputs_and_report(volume_model: Path, inputs: Path, tmp_path: Path) ->
     assert {key: report[key] for key in ("model", "engine", "seed", "votes")} == {
         "model": "tiny-volume", "engine": "torch", "seed": 4, "votes": 2,
     }  # fmt: skip
+    assert report["interval_coverage"] is None, "the tiny model is not calibrated"
+    assert set(report["seconds"]) == {"wall", "read", "prepare", "engine", "restore", "write"}
+    written = sum(case["timing_ms"]["write"] for case in cases.values()) / 1000
+    assert report["seconds"]["write"] == pytest.approx(written, abs=0.011)
+    assert report["seconds"]["wall"] > report["seconds"]["engine"] > 0
     expected = {"report.json", "report.html", ".cdal-ledger/a.json", ".cdal-ledger/b.json"}
     for case in "ab":
         expected |= {f"{folder}{case}.nii.gz" for folder in ("", "probability/", "spread/")}

@@ -170,12 +170,12 @@ for name in (half, whole):
     assert [case.status for case in report.cases] == ["ok"], report.cases[0].error
     print(peak("self"), max(readers))
 """
-PIXELS = int(os.environ.get("CDAL_LARGE", "4000"))
+PIXELS = int(os.environ.get("CDAL_LARGE", "3000"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_memory_does_not_grow_with_the_height(tmp_path):
-    """The upper half of a picture, then all of it: 4000 x 4000 by default, CDAL_LARGE=20000 for a slide."""
+    """The upper half of a picture, then all of it: 3000 x 3000 by default, CDAL_LARGE=20000 for a slide."""
     plan = replace(TILED.plan, scale=0.1 if PIXELS < 10_000 else 0.05, canvas=(128, 128))
     model = save_tiny(replace(TILED, plan=plan), tmp_path / "model")
     tile = pyvips.Image.new_from_array(picture(500, 500))
@@ -189,5 +189,5 @@ def test_memory_does_not_grow_with_the_height(tmp_path):
     own_half, reader_half, own, reader = map(float, done.stdout.split())
     told = f"{own:.0f} MB and {reader:.0f} MB to read, half of it {own_half:.0f} MB and {reader_half:.0f} MB"
     print(f"{PIXELS} x {PIXELS} pixels: {told}")  # noqa: T201 - with -s, the measurement
-    assert own - own_half < 60, done.stdout  # as numbers, half of the picture takes 96
-    assert reader - reader_half < 60, done.stdout
+    assert own - own_half < 45, done.stdout  # as numbers, half of the picture takes 54, and more on its way
+    assert reader - reader_half < 45, done.stdout
