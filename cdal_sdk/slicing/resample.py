@@ -82,8 +82,8 @@ def _sigma(factor: float) -> float:
 def _positions(rows: range, old: int, new: int) -> NDArray[np.float64]:
     """Where the centres of these of `new` boxes lie, in `old` boxes along the same line; never outside."""
     factor = old / new
-    positions: NDArray[np.float64] = factor * np.arange(rows.start, rows.stop) + (factor - 1) / 2
-    return positions.clip(0, old - 1)
+    centres = factor * np.arange(rows.start, rows.stop) + (factor - 1) / 2
+    return np.asarray(centres.clip(0, old - 1), np.float64)
 
 
 def _sample(array: NDArray[np.float32], axis: int, positions: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -93,7 +93,8 @@ def _sample(array: NDArray[np.float32], axis: int, positions: NDArray[np.float64
         return array
     lower = np.minimum(positions.astype(np.intp), max(0, size - 2))
     share = (positions - lower).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(array.ndim)])
-    below, above = array.take(lower, axis), array.take(np.minimum(lower + 1, size - 1), axis)
+    below: NDArray[np.float32] = array.take(lower, axis)
+    above: NDArray[np.float32] = array.take(np.minimum(lower + 1, size - 1), axis)
     above -= below
     above *= share
     above += below
