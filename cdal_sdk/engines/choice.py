@@ -66,7 +66,7 @@ class EngineRequest:
 
 def stored_engine_names(kind: EngineKind, suffix: str, target: Target) -> tuple[str, str]:
     """File names, inside a model folder, of a stored engine and of its description."""
-    stem = f"engines/{kind.name}-{target.device}-{target.precision}"
+    stem = f"engines/{kind.name}-{target.device}-{target.precision}{'-free-noise' if target.free_noise else ''}"
     return f"{stem}{suffix}", f"{stem}.json"
 
 
@@ -132,8 +132,13 @@ def _first_precision(kind: EngineKind, request: EngineRequest) -> BuiltEngine:
     builder = builder_of(kind)
     refusal: GateError | None = None
     usable = usable_precisions(kind, builder, request.device, request.precision)
-    stored = [p for p in usable if stored_engine_names(kind, builder.suffix, request.target(p))[0] in request.stored]
-    for precision in (*stored, *(p for p in usable if p not in stored)):  # whoever exported it has chosen
+    stored = [
+        precision
+        for precision in usable
+        for target in _storable(builder, request.target(precision))
+        if stored_engine_names(kind, builder.suffix, target)[0] in request.stored
+    ]
+    for precision in dict.fromkeys((*stored, *usable)):  # whoever exported it has chosen
         try:
             return _obtain(kind, builder, request, request.target(precision))
         except GateError as error:
@@ -145,10 +150,11 @@ def _first_precision(kind: EngineKind, request: EngineRequest) -> BuiltEngine:
 
 
 def _obtain(kind: EngineKind, builder: Builder, request: EngineRequest, target: Target) -> BuiltEngine:
+    for fitting in _storable(builder, target):
+        engine = _stored(kind, builder, request, fitting)
+        if engine is not None:
+            return engine
     wanted = fingerprint(kind.name, target, builder.environment(target.device))
-    engine = _stored(kind, builder, request, target, wanted)
-    if engine is not None:
-        return engine
     if request.cache is not None:
         verdict = request.cache.verdict(wanted)
         if verdict is not None and not verdict[0]:
@@ -198,10 +204,14 @@ def _gated(engine: BuiltEngine, request: EngineRequest, key: Fingerprint) -> str
     return figures
 
 
-def _stored(
-    kind: EngineKind, builder: Builder, request: EngineRequest, target: Target, wanted: Fingerprint
-) -> BuiltEngine | None:
+def _storable(builder: Builder, target: Target) -> tuple[Target, ...]:
+    """What an engine that came with the model may have been built for: this noise, or any."""
+    return (target, replace(target, free_noise=True)) if builder.takes_free_noise else (target,)
+
+
+def _stored(kind: EngineKind, builder: Builder, request: EngineRequest, target: Target) -> BuiltEngine | None:
     """The engine that came with the model, where it fits; where not, the log says in what."""
+    wanted = fingerprint(kind.name, target, builder.environment(target.device))
     path, description = (request.stored.get(name) for name in stored_engine_names(kind, builder.suffix, target))
     if path is None or description is None:
         return None

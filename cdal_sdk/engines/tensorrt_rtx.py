@@ -16,8 +16,7 @@ import tensorrt_rtx_bindings as trt
 import torch
 from numpy.typing import NDArray
 
-from cdal_sdk.engines.base import BatchProfile, Precision, Target, VoteMaps
-from cdal_sdk.engines.folded import FoldedSampler
+from cdal_sdk.engines.base import BatchProfile, Precision, Target, VoteMaps, fold_for
 from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
@@ -124,6 +123,7 @@ class _TensorRtBuilder:
     suffix = ".tensorrt-rtx.engine"
     needs_device = False
     takes_islands = True
+    takes_free_noise = takes_probes = False
 
     def precisions(self, device: str) -> tuple[Precision, ...]:
         return ("fp16", "fp32") if device == "cuda" and torch.cuda.is_available() else ()
@@ -132,12 +132,8 @@ class _TensorRtBuilder:
         return {"tensorrt-rtx": trt.__version__}
 
     def build(self, generator: Generator, target: Target, path: Path) -> None:
-        sampling = target.sampling
-        sampler = FoldedSampler(generator, sampling.schedule, sampling.noise())
-        size = target.canvas if target.fixed_size else None
-        options = GraphOptions(size=size, precision=target.precision, islands=target.islands)
         smallest = target.canvas if target.fixed_size else (generator.config.divisor,) * 2
-        graph = write_graph(sampler, options).SerializeToString()
+        graph = write_graph(fold_for(generator, target), GraphOptions.of(target)).SerializeToString()
         path.write_bytes(build_plan(graph, target.batch, smallest, target.canvas))
 
     def load(self, path: Path, target: Target) -> TensorRtEngine:

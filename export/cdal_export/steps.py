@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdal_sdk.engines import Target
-from cdal_sdk.engines.folded import FoldedSampler
+from cdal_sdk.engines.fused import FoldedSampler
 from cdal_sdk.network import Generator
 
 __all__ = ["StepDifference", "step_differences"]

@@ -38,7 +38,7 @@ class Fake:
 
     suffix = ".fake"
     needs_device = False
-    takes_islands = False
+    takes_islands = takes_free_noise = takes_probes = False
 
     def __init__(self, name: str, *precisions: Precision) -> None:
         self.name, self.offers, self.version, self.built = name, precisions, "1", 0
