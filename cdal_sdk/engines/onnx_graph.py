@@ -120,8 +120,7 @@ class _SamplerGraph(LayerWriter):
             return Map(self.for_each_image(name), channels)
         if size is not None:
             return Map(self.for_each_image(out.constant(canvas[:, :, : size[0], : size[1]])), channels)
-        end = out.node("Shape", "image", start=2, end=4)
-        seen = out.node("Slice", out.constant(canvas), out.constant([0, 0]), end, out.constant([2, 3]))
+        seen = out.node("Slice", out.constant(canvas), out.constant([0, 0]), self.sides(), out.constant([2, 3]))
         return Map(self.for_each_image(seen), channels)
 
     def _posterior(self, x0: Map, x_t: Map, step: int) -> Map:

@@ -96,12 +96,16 @@ class LayerWriter:
         return self._once("shape", leading, halvings, write=lambda: self._shape(leading, halvings))
 
     def _shape(self, leading: tuple[int, ...], halvings: int) -> str:
-        sides = self._once("sides", halvings, write=lambda: self._sides(halvings))
-        return self.out.node("Concat", self.out.constant(list(leading)), sides, axis=0)
+        return self.out.node("Concat", self.out.constant(list(leading)), self.sides(halvings), axis=0)
+
+    def sides(self, halvings: int = 0) -> str:
+        """Height and width, halved so often, where they are not known yet."""
+        return self._once("sides", halvings, write=lambda: self._sides(halvings))
 
     def _sides(self, halvings: int) -> str:
-        sides = self.out.node("Shape", "image", start=2, end=4)
-        return self.out.node("Div", sides, self.out.constant([2**halvings])) if halvings else sides
+        if halvings:
+            return self.out.node("Div", self.sides(), self.out.constant([2**halvings]))
+        return self.out.node("Shape", "image", start=2, end=4)
 
     def _once(self, *key: object, write: Callable[[], str]) -> str:
         """What every layer shares is written once."""

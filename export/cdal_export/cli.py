@@ -34,6 +34,9 @@ def export(
     islands: Annotated[
         bool, typer.Option("--islands", help="Where half precision fails, retry with the worst layers in float32.")
     ] = False,
+    free_noise: Annotated[
+        bool, typer.Option("--free-noise", help="Engines that take their noise as inputs, for any seed.")
+    ] = False,
     triton: Annotated[
         Path | None, typer.Option(help="Also write a Triton model repository with the ONNX and TensorRT engines.")
     ] = None,
@@ -63,6 +66,7 @@ def export(
         data=data,
         keep_images=keep_images,
         islands=islands,
+        free_noise=free_noise,
     )
     target = out or Path(f"{Path(checkpoint).stem}.cdal")
     with console.status("exporting") if console.is_terminal else _Quiet():
@@ -71,8 +75,8 @@ def export(
         say(f"{engine.name} in {engine.precision}: {engine.agreement or 'not yet gated'}")
         if engine.rehearsal is not None:
             say(f"  its arithmetic, emulated on the CPU: {engine.rehearsal}")
-        for difference in engine.steps:
-            say(f"  {difference}")
+        for step in engine.steps:
+            say(f"  {step}")
     for name in exported.manifest.files:
         say(f"{exported.folder / name}  {(exported.folder / name).stat().st_size / 1e6:.1f} MB")
     if triton is not None:

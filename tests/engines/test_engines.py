@@ -50,6 +50,32 @@ def test_an_image_s_result_does_not_depend_on_its_batch(build: Callable[..., Eng
     np.testing.assert_allclose(together[4:], made.run(batch[4:]).mean, atol=2e-6)
 
 
+@pytest.mark.parametrize("engine", ON_CPU)
+def test_free_noise_is_an_input(build: Callable[..., Engine], reference: TorchEngine, engine: str) -> None:
+    """Given the same noise it equals the constant one, given other noise it equals a reference with that."""
+    made, batch = build(engine, free_noise=True), images(2, 6, 10)
+    other = MODEL.sampling(seed=7)
+    for noise, expected in (
+        (None, reference.run(batch)),
+        (other.noise(), TorchEngine(tiny_generator(MODEL), other, "cpu").run(batch)),
+    ):
+        found = made.run(batch, noise)  # type: ignore[call-arg]
+        np.testing.assert_allclose(found.mean, expected.mean, **CLOSE)
+        np.testing.assert_allclose(found.spread, expected.spread, **CLOSE)
+    assert np.abs(expected.mean - reference.run(batch).mean).max() > 1e-3
+
+
+@pytest.mark.parametrize("engine", ON_CPU)
+def test_probes_tell_every_step(build: Callable[..., Engine], engine: str) -> None:
+    probing = TorchEngine(tiny_generator(MODEL), MODEL.sampling(), "cpu", probes=True)
+    expected, found = probing.probe(images(3)), build(engine, probes=True).probe(images(3))  # type: ignore[attr-defined]
+    assert list(expected) == ["mean", "spread", "step1", "step0"]
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, **CLOSE)
+    assert np.abs(expected["step1"] - expected["step0"]).max() > 1e-3
+
+
 def test_bfloat16_is_close_where_the_cpu_has_it(build: Callable[..., Engine], reference: TorchEngine) -> None:
     if "bf16" not in builder("openvino").precisions("cpu"):
         pytest.skip("this CPU has no bfloat16 instructions")
