@@ -54,9 +54,9 @@ def segment(
 
     wanted = check_formats(formats or [])
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    with console.status("looking for images") if console.is_terminal else _nothing():
+    with _status(console, "looking for images"):
         cases = discover(inputs, exclude=out, volume=volume)
-    with console.status("loading the model") if console.is_terminal else _nothing():
+    with _status(console, "loading the model") as progress:
         segmenter = Segmenter(
             model,
             engine=engine,
@@ -66,6 +66,7 @@ def segment(
             batch_size=batch_size,
             force=force,
             read_timeout=read_timeout,
+            progress=progress,
         )
     with _progress(console, len(cases)) as on_case:
         report = segment_cases(segmenter, cases, out, formats=wanted, overwrite=overwrite, on_case=on_case)
@@ -77,8 +78,13 @@ def segment(
 
 
 @contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+def _status(console: Console, text: str) -> Iterator[Callable[[str], None] | None]:
+    """On a terminal, what is going on and a way to change that text; elsewhere the log tells."""
+    if not console.is_terminal:
+        yield None
+        return
+    with console.status(text) as status:
+        yield status.update
 
 
 @contextmanager

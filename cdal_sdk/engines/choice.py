@@ -166,7 +166,7 @@ def _obtain(kind: EngineKind, builder: Builder, request: EngineRequest, target: 
         kept = request.cache.find(wanted, builder.suffix)
         if kept is not None:
             return builder.load(kept, target)
-    request.say(f"building the engine {kind.name} in {target.precision}")
+    request.say(f"building the engine {kind.name} in {target.precision}, once on this machine")
     return _build(builder, request, target, wanted)
 
 
@@ -195,6 +195,7 @@ def _build(builder: Builder, request: EngineRequest, target: Target, wanted: Fin
 def _gated(engine: BuiltEngine, request: EngineRequest, key: Fingerprint) -> str:
     if request.gate is None:
         return "not gated"
+    request.say(f"holding the engine {engine.name} in {engine.precision} against the reference, once on this machine")
     try:
         figures = request.gate(engine)
     except GateError as error:
@@ -242,7 +243,6 @@ def _first_use(kind: EngineKind, engine: BuiltEngine, request: EngineRequest, ke
     """
     verdict = None if request.cache is None else request.cache.verdict(key)
     if verdict is None:
-        request.say(f"holding the engine {kind.name} against the reference, at its first use")
         figures = _gated(engine, request, key)
         if request.cache is not None and request.gate is not None:
             request.cache.remember(key, passed=True, figures=figures)

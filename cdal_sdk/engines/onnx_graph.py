@@ -90,12 +90,9 @@ class _SamplerGraph(LayerWriter):
         return [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in shapes.items()]
 
     def _for_each_vote(self, condition: Map) -> Map:
-        """Maps of each image for each of its votes."""
-        out, c, halvings = self.out, condition.channels, condition.halvings
-        out.scope = "votes"
-        single = out.node("Reshape", condition.name, self.shape(-1, 1, c, halvings=halvings))
-        tiled = out.node("Tile", single, out.constant([1, self.votes, 1, 1, 1]))
-        return replace(condition, name=out.node("Reshape", tiled, self.shape(-1, c, halvings=halvings)))
+        """Maps of each image for each vote."""
+        self.out.scope = "votes"
+        return replace(condition, name=self.out.node("Concat", *[condition.name] * self.votes, axis=0))
 
     def _styles(self) -> list[str | None]:
         """The style [vote, latent_width] of each step, where the noise is free."""
@@ -114,14 +111,15 @@ class _SamplerGraph(LayerWriter):
         """Noise for every image: an input [vote, label, h, w], or a constant [vote, label, H, W] cut to size."""
         out, size, channels = self.out, self.options.size, canvas.shape[1]
         out.scope = "noise"
+        shape = self.shape(-1, channels)
         if self.options.free_noise:
             if step is not None:
                 name = out.node("Squeeze", self._entry(name, step), out.constant([0]))
-            return Map(self.for_each_image(name), channels)
+            return Map(self.for_each_image(name, 4, shape), channels)
         if size is not None:
-            return Map(self.for_each_image(out.constant(canvas[:, :, : size[0], : size[1]])), channels)
+            return Map(self.for_each_image(out.constant(canvas[:, :, : size[0], : size[1]]), 4, shape), channels)
         seen = out.node("Slice", out.constant(canvas), out.constant([0, 0]), self.sides(), out.constant([2, 3]))
-        return Map(self.for_each_image(seen), channels)
+        return Map(self.for_each_image(seen, 4, shape), channels)
 
     def _posterior(self, x0: Map, x_t: Map, step: int) -> Map:
         """See `Schedule.posterior`."""
@@ -150,8 +148,8 @@ class _SamplerGraph(LayerWriter):
         """Outputs of these names; see `vote_statistics`."""
         out = self.out
         out.scope = "statistics"
-        axes = out.constant([1])
-        votes = out.node("Reshape", samples.name, self.shape(-1, self.votes, samples.channels))
+        axes = out.constant([0])
+        votes = out.node("Reshape", samples.name, self.shape(self.votes, -1, samples.channels))
         centre = out.node("ReduceMean", votes, axes)
         self._output(out.node("Squeeze", centre, axes, name=mean), samples)
         if spread is not None:

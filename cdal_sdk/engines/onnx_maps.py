@@ -6,15 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 from onnx import TensorProto
 from torch import Tensor
 
 from cdal_sdk.engines.base import Target
 from cdal_sdk.engines.onnx_writer import GraphWriter
 
-__all__ = ["FLOAT", "GraphOptions", "GraphPrecision", "LayerWriter", "Map"]
+__all__ = ["FLOAT", "GraphOptions", "GraphPrecision", "LayerWriter", "Map", "NormForm"]
 
-NormForm = Literal["instance", "statistics"]
+NormForm = Literal["instance", "centred", "moments"]
 GraphPrecision = Literal["fp32", "fp16", "bf16"]
 
 FLOAT = int(TensorProto.FLOAT)
@@ -28,8 +29,7 @@ class GraphOptions:
     Attributes:
         size: height and width, or None for any multiples of the network's divisor up to the canvas.
         precision: of feature maps, convolutions and matrix products.
-        norm: "instance" writes a norm as InstanceNormalization over groups, "statistics" as means over pixels and one
-            scale and shift, which needs no change of layout.
+        norm: how norms are written, see `cdal_sdk.engines.onnx_norms`.
         islands: convolutions, named as in the graph, whose arithmetic and result stay in float32.
         free_noise: whether the noise is an input; the sampler must have been made for it.
         probes: whether the vote mean of each step's clean label is an output, too.
@@ -65,9 +65,7 @@ class Map:
 
 
 class LayerWriter:
-    """Writes layers under options. A batch is image-major: all votes of the first image, then those of the next.
-
-    So values of each vote meet a batch as [image, vote * channel, ...], a view of it, without being repeated.
+    """Writes layers under options. A batch is vote-major, [vote * image, ...]: all images of the first vote first.
 
     Args:
         options: how.
@@ -80,14 +78,16 @@ class LayerWriter:
         self.stream = _TYPES[options.precision]  # type of the feature maps
         self._known: dict[tuple[object, ...], str] = {}
 
-    def for_each_image(self, values: str, rank: int = 4) -> str:
-        """Values of each vote [vote, ...] for the whole batch [image * vote, ...]."""
+    def for_each_image(self, values: str, rank: int, shape: str) -> str:
+        """Values of each vote [vote, ...], of so many axes, for every entry of the batch: brought to a shape."""
+        out = self.out
         repeats = self._once("repeats", rank, write=lambda: self._repeats(rank))
-        return self.out.node("Tile", values, repeats)
+        repeated = out.node("Tile", out.node("Unsqueeze", values, out.constant([1])), repeats)
+        return out.node("Reshape", repeated, shape)
 
     def _repeats(self, rank: int) -> str:
         images = self.out.node("Shape", "image", start=0, end=1)
-        return self.out.node("Concat", images, self.out.constant([1] * (rank - 1)), axis=0)
+        return self.out.node("Concat", self.out.constant([1]), images, self.out.constant([1] * (rank - 1)), axis=0)
 
     def shape(self, *leading: int, halvings: int = 0) -> str:
         """A shape that ends in height and width, as halved so often: for a Reshape, -1 stands for the batch."""
@@ -97,6 +97,17 @@ class LayerWriter:
 
     def _shape(self, leading: tuple[int, ...], halvings: int) -> str:
         return self.out.node("Concat", self.out.constant(list(leading)), self.sides(halvings), axis=0)
+
+    def pixels(self, halvings: int) -> str:
+        """How many pixels a map has that was halved so often, as a float32 number."""
+        if self.options.size is not None:
+            height, width = (side >> halvings for side in self.options.size)
+            return self.out.constant(np.array(height * width, np.float32))
+        return self._once("pixels", halvings, write=lambda: self._pixels(halvings))
+
+    def _pixels(self, halvings: int) -> str:
+        product = self.out.node("ReduceProd", self.sides(halvings), keepdims=0)
+        return self.out.node("Cast", product, to=FLOAT)
 
     def sides(self, halvings: int = 0) -> str:
         """Height and width, halved so often, where they are not known yet."""

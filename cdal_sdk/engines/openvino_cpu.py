@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cdal_sdk.diffusion import SamplerNoise
 from cdal_sdk.engines.base import Precision, Target, VoteMaps, fold_for, noise_inputs
 from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
+from cdal_sdk.engines.onnx_maps import NormForm
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 
@@ -113,7 +114,8 @@ class _OpenVinoBuilder:
         return {"openvino": version, "cpu_precisions": " ".join(self.precisions(device))}
 
     def build(self, generator: Generator, target: Target, path: Path) -> None:
-        options = replace(GraphOptions.of(target), precision="fp32", norm="statistics")  # OpenVINO rounds by itself
+        norm: NormForm = "moments" if target.precision == "bf16" else "centred"
+        options = replace(GraphOptions.of(target), precision="fp32", norm=norm)  # OpenVINO rounds by itself
         path.write_bytes(write_graph(fold_for(generator, target), options).SerializeToString())
 
     def load(self, path: Path, target: Target) -> OpenVinoEngine:

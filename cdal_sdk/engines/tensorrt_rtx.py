@@ -1,15 +1,14 @@
 """The TensorRT-RTX engine: built ahead of time from the ONNX graph, on any machine; it opens only on an RTX GPU.
 
 The network is strongly typed: what the graph says is half precision is half precision, and nothing else is. A build
-also proves that TensorRT takes every operator; `network_layers` tells what became of the graph.
+also proves that TensorRT takes every operator; `describe_network` tells what became of the graph.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorrt_rtx_bindings as trt
@@ -21,7 +20,7 @@ from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 
-__all__ = ["BUILDER", "TensorRtEngine", "build_plan", "network_layers"]
+__all__ = ["BUILDER", "NetworkLayer", "TensorRtEngine", "build_plan", "describe_network"]
 
 _LOGGER = trt.Logger(trt.Logger.ERROR)
 
@@ -39,15 +38,23 @@ class _Network:
             raise EngineError(f"TensorRT refuses the graph: {problems}", remedy="export with --fp32 and compare")
 
 
-def network_layers(graph: bytes) -> Counter[tuple[str, str]]:
-    """How many layers of each kind and output type TensorRT makes of an ONNX graph, by (layer, type).
+class NetworkLayer(NamedTuple):
+    """A layer of TensorRT's network definition: name as in the graph, kind, and type of its result."""
+
+    name: str
+    kind: str
+    precision: str
+
+
+def describe_network(graph: bytes) -> list[NetworkLayer]:
+    """The layers that TensorRT makes of an ONNX graph.
 
     Raises:
         EngineError: if it refuses an operator.
     """
-    network = _Network(graph).definition
-    layers = (network.get_layer(i) for i in range(network.num_layers))
-    return Counter((layer.type.name, layer.get_output(0).dtype.name) for layer in layers)
+    network = _Network(graph)
+    layers = (network.definition.get_layer(i) for i in range(network.definition.num_layers))
+    return [NetworkLayer(layer.name, layer.type.name, layer.get_output(0).dtype.name) for layer in layers]
 
 
 def build_plan(graph: bytes, batch: BatchProfile, smallest: tuple[int, int], largest: tuple[int, int]) -> bytes:
