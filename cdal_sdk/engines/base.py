@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 class VoteMaps(NamedTuple):
@@ -102,6 +102,7 @@ class Target:
         free_noise: whether the noise is an input; without it the sampling's is constant. An engine with free noise
             that is opened here runs with the sampling's, until it is given other noise.
         probes: whether every step of the sampler has an output, see `ProbingEngine`.
+        calibration: images [n, channel, h, w] for an engine that is quantised; no part of its identity.
     """
 
     sampling: Sampling
@@ -113,6 +114,7 @@ class Target:
     islands: frozenset[str] = frozenset()
     free_noise: bool = False
     probes: bool = False
+    calibration: tuple[NDArray[np.float32], ...] = field(default=(), compare=False)
 
     @property
     def noise(self) -> SamplerNoise | None:

@@ -19,7 +19,7 @@ from cdal_sdk.engines.base import Builder, BuiltEngine, Precision, Target
 from cdal_sdk.engines.cache import EngineCache, file_hash
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.engines.fingerprint import Fingerprint, differences, fingerprint
-from cdal_sdk.engines.registry import EngineKind, builder_of, candidates, check_engine_name, engine_kind
+from cdal_sdk.engines.registry import ENGINES, EngineKind, builder_of, candidates, check_engine_name, engine_kind
 from cdal_sdk.errors import EngineError, GateError, MissingExtraError, OutputError
 from cdal_sdk.network import Generator
 
@@ -85,7 +85,7 @@ def make_engine(name: str, request: EngineRequest) -> BuiltEngine:
     if name != "auto":
         return _first_precision(engine_kind(name), request)
     passed_over: list[str] = []
-    for kind in candidates(request.device):
+    for kind in _candidates(request):
         try:
             engine = _first_precision(kind, request)
         except (EngineError, MissingExtraError, OutputError) as error:
@@ -104,6 +104,17 @@ def make_engine(name: str, request: EngineRequest) -> BuiltEngine:
     return TorchEngine(request.generator, request.sampling, request.device)
 
 
+def _candidates(request: EngineRequest) -> list[EngineKind]:
+    """What "auto" tries, fastest first: also what it would not build, where it came with the model."""
+    automatic = candidates(request.device)
+    return [
+        kind
+        for kind in ENGINES
+        if kind in automatic
+        or any(name.startswith(f"engines/{kind.name}-{request.device}-") for name in request.stored)
+    ]
+
+
 def usable_precisions(
     kind: EngineKind, builder: Builder, device: str, wanted: Precision | None
 ) -> tuple[Precision, ...]:
@@ -119,7 +130,7 @@ def usable_precisions(
     available = builder.precisions(device)
     if not available:
         raise EngineError(f"the engine '{kind.name}' finds no {device} that it can use", remedy="use --engine auto")
-    if wanted is None:
+    if wanted is None or len(available) == 1:
         return available
     if wanted in available:
         return (wanted,)

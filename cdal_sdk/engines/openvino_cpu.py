@@ -26,7 +26,7 @@ from cdal_sdk.network import Generator
 
 __all__ = ["BUILDER", "OpenVinoEngine"]
 
-_HINTS = {"fp32": "f32", "bf16": "bf16"}
+_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 _SHAPES_KEPT = 8
 _BATCH = 4
 
@@ -35,21 +35,31 @@ class OpenVinoEngine:
     """Runs the ONNX graph through OpenVINO's CPU plug-in.
 
     Args:
-        model: a file, or a serialised model.
-        precision: "bf16" or "fp32".
+        model: a file, a serialised model, or one that was read.
+        precision: "bf16" or "fp32"; "int8" for a model that states it.
         noise: what a graph with free noise is given; None for any other graph.
+        name: of the engine.
 
     Raises:
         EngineError: if OpenVINO refuses it.
     """
 
-    name = "openvino"
     device = "cpu"
 
-    def __init__(self, model: Path | bytes, precision: Precision, noise: SamplerNoise | None = None) -> None:
-        self.precision, self._noise = precision, noise
+    def __init__(
+        self,
+        model: Path | bytes | openvino.Model,
+        precision: Precision,
+        noise: SamplerNoise | None = None,
+        *,
+        name: str = "openvino",
+    ) -> None:
+        self.name, self.precision, self._noise = name, precision, noise
         self._core = openvino.Core()
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        if isinstance(model, openvino.Model):
+            self._model = model
+            return
         try:
             self._model = self._core.read_model(model if isinstance(model, bytes) else str(model))
         except RuntimeError as error:

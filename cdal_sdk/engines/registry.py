@@ -51,6 +51,15 @@ ENGINES = (
     ),
     EngineKind("cuda-graph", "cuda_graph", ("cuda",), describes="PyTorch in half precision, replayed as a CUDA graph"),
     EngineKind(
+        "openvino-int8",
+        "openvino_int8",
+        ("cpu",),
+        "openvino",
+        ("openvino", "onnx"),
+        automatic=False,
+        describes="OpenVINO, quantised after training; made by an export only",
+    ),
+    EngineKind(
         "openvino", "openvino_cpu", ("cpu",), "openvino", ("openvino", "onnx"), describes="OpenVINO, bf16 if possible"
     ),
     EngineKind(

@@ -67,6 +67,7 @@ class ExportOptions:
         keep_images: store the gate's images in the model folder, so that later builds are held against them, too.
         islands: where half precision fails the gate, retry with the offending layers in float32.
         free_noise: engines take their noise as inputs; it is gated for two seeds.
+        int8: quantise the OpenVINO engine, on the gate's images.
         limits: of the gate.
     """
 
@@ -78,6 +79,7 @@ class ExportOptions:
     keep_images: bool = False
     islands: bool = False
     free_noise: bool = False
+    int8: bool = False
     limits: Limits = _LIMITS
 
 
@@ -157,6 +159,7 @@ def export_model(
         weights_identity(weights),
         fixed_size=manifest.plan.fit != "pad",
         free_noise=options.free_noise,
+        calibration=tuple(images),
     )
     with tempfile.TemporaryDirectory() as scratch:
         made = _Workshop(generator, target, judge, options, Path(scratch), say).make_all()
@@ -181,8 +184,14 @@ class _Workshop:
     say: Say
 
     def make_all(self) -> list[tuple[ExportedEngine, dict[str, Path]]]:
-        names = dict.fromkeys(self.options.engines)
+        names = dict.fromkeys(map(self._quantised, self.options.engines) if self.options.int8 else self.options.engines)
         return [self._automatic() if name == "auto" else self._make(engine_kind(name)) for name in names]
+
+    @staticmethod
+    def _quantised(name: str) -> str:
+        if name not in ("auto", "openvino", "openvino-int8"):
+            raise UsageError(f"the engine '{name}' has no INT8 here", remedy="use --int8 with --engine openvino")
+        return "openvino-int8"
 
     def _automatic(self) -> tuple[ExportedEngine, dict[str, Path]]:
         """The fastest engine that can be built and passes here; says which and why."""

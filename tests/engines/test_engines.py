@@ -12,7 +12,7 @@ from cdal_sdk.engines.eager import TorchEngine
 from tests.engines.conftest import MODEL, builder
 from tests.tiny_model import tiny_generator
 
-ON_CPU = [kind.name for kind in ENGINES if "cpu" in kind.devices and kind.name != "torch"]
+ON_CPU = [kind.name for kind in ENGINES if "cpu" in kind.devices and kind.automatic]
 CLOSE = {"atol": 2e-5, "rtol": 0}
 
 
