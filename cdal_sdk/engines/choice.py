@@ -19,7 +19,7 @@ from cdal_sdk.engines.base import Builder, BuiltEngine, Precision, Target
 from cdal_sdk.engines.cache import EngineCache, file_hash
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.engines.fingerprint import Fingerprint, differences, fingerprint
-from cdal_sdk.engines.registry import ENGINES, EngineKind, builder_of, candidates, check_engine_name, engine_kind
+from cdal_sdk.engines.registry import EngineKind, builder_of, candidates, check_engine_name, engine_kind
 from cdal_sdk.errors import EngineError, GateError, MissingExtraError, OutputError
 from cdal_sdk.network import Generator
 
@@ -85,7 +85,7 @@ def make_engine(name: str, request: EngineRequest) -> BuiltEngine:
     if name != "auto":
         return _first_precision(engine_kind(name), request)
     passed_over: list[str] = []
-    for kind in _candidates(request):
+    for kind in candidates(request.device, request.stored):
         try:
             engine = _first_precision(kind, request)
         except (EngineError, MissingExtraError, OutputError) as error:
@@ -102,17 +102,6 @@ def make_engine(name: str, request: EngineRequest) -> BuiltEngine:
         return engine
     _log.warning("no compiled engine can be used here; running the reference")
     return TorchEngine(request.generator, request.sampling, request.device)
-
-
-def _candidates(request: EngineRequest) -> list[EngineKind]:
-    """What "auto" tries, fastest first: also what it would not build, where it came with the model."""
-    automatic = candidates(request.device)
-    return [
-        kind
-        for kind in ENGINES
-        if kind in automatic
-        or any(name.startswith(f"engines/{kind.name}-{request.device}-") for name in request.stored)
-    ]
 
 
 def usable_precisions(

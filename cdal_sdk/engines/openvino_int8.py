@@ -47,9 +47,8 @@ class _Int8Builder:
             )
         options = replace(GraphOptions.of(target), precision="fp32", norm="centred")
         graph = write_graph(fold_for(generator, target), options).SerializeToString()
-        quantised = _quantise(
-            openvino.Core().read_model(graph), [image for batch in target.calibration for image in batch]
-        )
+        images = [image for batch in target.calibration for image in batch]
+        quantised = _quantise(openvino.Core().read_model(graph), images)
         with tempfile.TemporaryDirectory() as folder:
             xml, weights = Path(folder) / _XML, Path(folder) / _WEIGHTS
             openvino.serialize(quantised, xml, weights)
