@@ -16,11 +16,11 @@ from cdal_bench.configurations import Subject, segdiff_config
 from cdal_bench.own_engines import make_own_engine, own_engine_names
 from cdal_bench.runners import BaselineRunner, PublishedCdal, SegDiffRunner
 from cdal_bench.segdiff import SegDiff
-from cdal_bench.trained import trained_network
-from cdal_sdk.bundle import load_model
+from cdal_sdk.bundle import load_checkpoint, load_model
 from cdal_sdk.engines import Engine
 from cdal_sdk.errors import ModelError, UsageError
 from cdal_sdk.network import Generator
+from cdal_trainer.evaluate import trained_network
 
 __all__ = ["DDIM_STEPS", "OWN", "PLAIN", "PUBLISHED", "Contender", "Cost", "choose", "prepare_contender"]
 
@@ -164,7 +164,7 @@ class _Source(Generic[_Network]):
 def _source(weights: Path | None, kind: type[_Network], seed: int) -> _Source[_Network]:
     if weights is None:
         return _Source(None, seed)
-    network = trained_network(weights)
+    _, network = trained_network(load_checkpoint(weights), weights)
     if not isinstance(network, kind):
         raise ModelError("these are the weights of another baseline", where=weights, remedy="give it its own")
     return _Source(network, seed)

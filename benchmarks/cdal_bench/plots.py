@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,19 +14,24 @@ from cdal_sdk.errors import MissingExtraError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_plots"]
+__all__ = ["draw_plots", "pictures"]
 
 _OURS, _THEIRS = "#1f6fb4", "#b0b0b0"
 _STAGES = ("read", "prepare", "engine", "restore", "write")
 
 
-def draw_plots(result: Result, folder: Path, only: Mapping[str, str] | None = None) -> dict[str, str]:
+def pictures(result: Result) -> dict[str, str]:
+    """File name by title of what a result has data for."""
+    return {title: name for title, (name, _) in _plots(result).items()}
+
+
+def draw_plots(result: Result, folder: Path, prefix: str = "") -> dict[str, str]:
     """Draw what the result has data for.
 
     Args:
         result: what was found.
         folder: for the PNGs, made as needed.
-        only: which pictures, with other file names for them; None draws all.
+        prefix: of their names.
 
     Returns:
         File name by title.
@@ -34,23 +39,23 @@ def draw_plots(result: Result, folder: Path, only: Mapping[str, str] | None = No
     Raises:
         MissingExtraError: if matplotlib is not installed.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    for title, (name, draw) in _plots(result).items():
+        _save(folder / (prefix + name), title, draw)
+    return {title: prefix + name for title, name in pictures(result).items()}
+
+
+def _plots(result: Result) -> dict[str, tuple[str, Callable[[Axes], None]]]:
+    rows = result.rows
     plots: dict[str, tuple[str, Callable[..., None], bool]] = {
-        "Time for one image": ("latency.png", _latency, bool(result.rows)),
-        "Dice over time": ("dice.png", _dice, any(row.dice for row in result.rows)),
-        "A case from file to file": ("stages.png", _stages, any(row.stages_ms for row in result.rows)),
-        "Throughput": ("throughput.png", _throughput, any(len(row.throughput) > 1 for row in result.rows)),
+        "Time for one image": ("latency.png", _latency, bool(rows)),
+        "Dice over time": ("dice.png", _dice, any(row.dice for row in rows)),
+        "A case from file to file": ("stages.png", _stages, any(row.stages_ms for row in rows)),
+        "Throughput": ("throughput.png", _throughput, any(len(row.throughput) > 1 for row in rows)),
     }
     for axis in dict.fromkeys(series.axis for series in result.scaling):
-        name = f"scaling-{axis}.png"
-        plots[f"Growth with {axis}"] = (name, partial(_scaling, axis=axis), True)
-    names = {name: name for name, _, _ in plots.values()} if only is None else only
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = {}
-    for title, (name, draw, has_data) in plots.items():
-        if has_data and name in names:
-            _save(folder / names[name], title, partial(draw, result=result))
-            drawn[title] = names[name]
-    return drawn
+        plots[f"Growth with {axis}"] = (f"scaling-{axis}.png", partial(_scaling, axis=axis), True)
+    return {title: (name, partial(draw, result=result)) for title, (name, draw, has_data) in plots.items() if has_data}
 
 
 def _save(path: Path, title: str, draw: Callable[[Axes], None]) -> None:

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cdal_bench.engine_report import read_speed, speed_sections
-from cdal_bench.plots import draw_plots
-from cdal_bench.report import headline, machine_sentence, ratio_table, stage_table, table
+from cdal_bench.plots import draw_plots, pictures
+from cdal_bench.report import headline, machine_sentence, tables
 from cdal_bench.results import Result, read_result
 from cdal_sdk.errors import UsageError
 
@@ -45,21 +45,18 @@ def sections(results: Mapping[str, Result]) -> str:
     lines: list[str] = []
     for name, result in results.items():
         setting = result.setting
-        rows = {row.name: row for row in result.rows}
         weights = "trained weights" if setting.trained else "random weights, so times only"
         lines += [
             f"## {setting.model}, {setting.votes} votes, {setting.device}",
             "",
             headline(result),
             "",
-            f"![Time for one image]({_picture(name).relative_to(_DOCUMENT.parent).as_posix()})",
-            "",
             f"Image {' x '.join(map(str, setting.image))}; {weights}; images: {setting.images}; {setting.repetitions} "
             f"interleaved round(s) after {setting.warmup} warm-up run(s). {machine_sentence(result.machine)}",
             "",
-            *table(result),
-            *ratio_table(result.ratios, rows),
-            *stage_table(result.rows),
+            *tables(result),
+            "",
+            *(f"![{title}]({_IMAGES.name}/{_prefix(name)}{file})" for title, file in pictures(result).items()),
             "",
             f"From `{(_RESULTS / name).as_posix()}.json`.",
             "",
@@ -115,11 +112,11 @@ def publish(root: Path) -> None:
         document = root / path
         document.write_text(fill(document.read_text(encoding="utf-8"), text, path), encoding="utf-8")
     for name, result in results.items():
-        draw_plots(result, root / _IMAGES, only={"latency.png": _picture(name).name})
+        draw_plots(result, root / _IMAGES, prefix=_prefix(name))
 
 
-def _picture(name: str) -> Path:
-    return _IMAGES / f"benchmark-{name}.png"
+def _prefix(name: str) -> str:
+    return f"benchmark-{name}-"
 
 
 if __name__ == "__main__":

@@ -59,12 +59,7 @@ def report_markdown(result: Result, pictures: Mapping[str, str] | None = None) -
         "",
         machine_sentence(result.machine),
         "",
-        *table(result),
-        "",
-        *_details(result.rows),
-        *ratio_table(result.ratios, {row.name: row for row in result.rows}),
-        *stage_table(result.rows),
-        *_scaling_table(result),
+        *tables(result),
     ]
     if result.unavailable:
         lines += ["", "Not available here:", ""]
@@ -99,6 +94,17 @@ def machine_sentence(machine: Machine) -> str:
         f"Machine: {machine.processor}, {machine.cores} core(s), {machine.threads} thread(s), "
         f"{machine.memory_gb:.0f} GB{accelerator}; {machine.system}; {software}.{roof}"
     )
+
+
+def tables(result: Result) -> list[str]:
+    """Everything measured, as tables."""
+    return [
+        *table(result),
+        *_details(result.rows),
+        *ratio_table(result.ratios, {row.name: row for row in result.rows}),
+        *stage_table(result.rows),
+        *_scaling_table(result),
+    ]
 
 
 def table(result: Result) -> list[str]:
@@ -142,38 +148,29 @@ def ratio_table(ratios: Sequence[Ratio], rows: Mapping[str, Row]) -> list[str]:
 
 
 def _details(rows: Sequence[Row]) -> list[str]:
-    """Tails, throughput, start, memory, energy."""
-    header = [
-        "contender",
-        "samples",
-        "p95",
-        "p99",
-        "images/s by batch",
-        "cold start",
-        "building",
-        "peak memory",
-        "energy",
-    ]
-    lines = ["", _line(header), _line(["---"] * len(header))]
-    for row in rows:
-        count = len(row.network.samples_ms)
-        start = row.start
-        lines.append(
-            _line(
-                [
-                    row.title,
-                    str(count),
-                    _spread(row.network.p95) if count >= _HONEST_P95 else "too few samples",
-                    _spread(row.network.p99) if count >= _HONEST_P99 else "too few samples",
-                    ", ".join(f"{entry.batch}: {entry.images_per_second:.3g}" for entry in row.throughput),
-                    "" if start is None or start.cold_s is None else duration(1000 * start.cold_s),
-                    "" if start is None else duration(1000 * start.build_s),
-                    "" if start is None else f"{start.peak_mb:,.0f} MB",
-                    "not told" if row.joules is None else f"{row.joules:.3g} J",
-                ]
-            )
-        )
-    return lines
+    """Tails, throughput, start, memory, energy; columns in which nobody has anything are left out."""
+    columns = {
+        "samples": [str(len(row.network.samples_ms)) for row in rows],
+        "p95": [_tail(row, row.network.p95, _HONEST_P95) for row in rows],
+        "p99": [_tail(row, row.network.p99, _HONEST_P99) for row in rows],
+        "images/s by batch": [
+            ", ".join(f"{entry.batch}: {entry.images_per_second:.3g}" for entry in row.throughput) for row in rows
+        ],
+        "cold start": [
+            duration(1000 * row.start.cold_s) if row.start and row.start.cold_s is not None else "" for row in rows
+        ],
+        "building": [duration(1000 * row.start.build_s) if row.start else "" for row in rows],
+        "peak memory": [f"{row.start.peak_mb:,.0f} MB" if row.start else "" for row in rows],
+        "energy": ["" if row.joules is None else f"{row.joules:.3g} J" for row in rows],
+    }
+    told = {name: cells for name, cells in columns.items() if any(cells)}
+    lines = ["", _line(["contender", *told]), _line(["---"] * (len(told) + 1))]
+    return lines + [_line([row.title, *(cells[number] for cells in told.values())]) for number, row in enumerate(rows)]
+
+
+def _tail(row: Row, value: Interval, samples: int) -> str:
+    """A high percentile, where there are samples enough for it."""
+    return _spread(value) if len(row.network.samples_ms) >= samples else ""
 
 
 def stage_table(rows: Sequence[Row]) -> list[str]:

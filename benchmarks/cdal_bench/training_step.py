@@ -3,7 +3,8 @@
     python -m cdal_bench.training_step --recipe chest-xray
 
 Times both sides of Algorithm 1 on random data in the recipe's own sizes, with the loop's own precision, and counts the
-arithmetic of convolutions and matrix products (PyTorch's counter; forward and backward).
+arithmetic of convolutions and matrix products (PyTorch's counter; forward and backward). A profile of one more step
+tells where the time goes that is not arithmetic.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import typer
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -41,6 +43,7 @@ class StepCost:
         matrix_gflops: what the machine reaches in a plain matrix product of the same type.
         share: of that rate, over both sides together.
         samples_per_second: of the whole step, the discriminator's turn included every `discriminator.every` steps.
+        profile: share of both sides' time by operator, the ten dearest.
     """
 
     precision: str
@@ -50,6 +53,7 @@ class StepCost:
     matrix_gflops: float
     share: float
     samples_per_second: float
+    profile: dict[str, float]
 
 
 def matrix_rate(dtype: torch.dtype, side: int = 2048, seconds: float = 2.0) -> float:
@@ -100,6 +104,15 @@ class _Marked(TrainingState):
         return passed
 
 
+def profile_step(state: _Marked, batch: Batch, operators: int = 10) -> dict[str, float]:
+    """Share of a step's time that each of the dearest operators takes in itself."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        state.sides(batch, time.perf_counter)
+    times = {event.key: float(event.self_cpu_time_total) for event in profiler.key_averages()}
+    dearest = sorted(times, key=lambda key: -times[key])[:operators]
+    return {key: round(times[key] / sum(times.values()), 3) for key in dearest}
+
+
 def measure_step(recipe: Recipe, hardware: Hardware, repeats: int = 5) -> StepCost:
     """Measure a recipe's step."""
     state = _Marked(recipe, hardware.fabric(), "")
@@ -121,6 +134,7 @@ def measure_step(recipe: Recipe, hardware: Hardware, repeats: int = 5) -> StepCo
         matrix_gflops=rate,
         share=sum(flop.values()) / 1e9 / sum(seconds.values()) / rate,
         samples_per_second=settings.batch / step,
+        profile=profile_step(state, batch),
     )
 
 

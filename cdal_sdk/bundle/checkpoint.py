@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.bundle.manifest import Manifest
 from cdal_sdk.errors import ModelError, OutputError
 from cdal_sdk.network.torch_file import read_torch_file
@@ -33,23 +32,13 @@ def save_checkpoint(content: Mapping[str, Any], path: Path) -> None:
     Raises:
         OutputError: if it cannot be written.
     """
-    name = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
+        with atomic(path) as aside, aside.open("wb") as file:
             torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except (OSError, RuntimeError) as error:  # PyTorch's own writer raises RuntimeError on a full disk
+    except RuntimeError as error:  # PyTorch's own writer raises it on a full disk
         raise OutputError(
             f"the checkpoint cannot be written ({error})", where=path, remedy="free disk space"
         ) from error
-    finally:
-        if name is not None:
-            Path(name).unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

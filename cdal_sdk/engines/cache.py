@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.engines.fingerprint import Fingerprint, identity
 from cdal_sdk.errors import OutputError
 
@@ -101,14 +102,11 @@ class EngineCache:
 
     def remember(self, key: Fingerprint, *, passed: bool, figures: str) -> None:
         """Keep the gate's verdict; a folder that cannot be written only costs time."""
-        path = self._verdict_file(key)
+        text = json.dumps({"passed": passed, "figures": figures, "fingerprint": key}, indent=2)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=".verdict-", dir=self.folder)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"passed": passed, "figures": figures, "fingerprint": key}, file, indent=2)
-            Path(temporary).replace(path)
-        except OSError as error:
+            with atomic(self._verdict_file(key)) as aside:
+                aside.write_text(text + "\n", encoding="utf-8")
+        except OutputError as error:
             _log.warning("the gate's verdict cannot be kept: %s", error)
 
     def _verdict_file(self, key: Fingerprint) -> Path:

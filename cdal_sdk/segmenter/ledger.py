@@ -13,8 +13,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.segmenter.report import CaseReport
-from cdal_sdk.writers import atomic
 
 __all__ = ["Claim", "Ledger"]
 

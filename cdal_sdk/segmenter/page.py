@@ -8,8 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.segmenter.report import CaseReport, Report
-from cdal_sdk.writers import atomic, thumbnail
+from cdal_sdk.writers import thumbnail
 
 __all__ = ["write_page"]
 

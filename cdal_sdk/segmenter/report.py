@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.confidence import review_reasons
 from cdal_sdk.errors import CdalError
 from cdal_sdk.readers import CaseFiles
 from cdal_sdk.segmenter.result import Result
 from cdal_sdk.study import LabelSize, Study
-from cdal_sdk.writers import atomic
 
 __all__ = [
     "CaseReport",

@@ -15,10 +15,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from cdal_sdk.atomic import unfinished
 from cdal_sdk.bundle import Manifest
 from cdal_sdk.errors import CdalError, OutputError, ReadError, UsageError
 from cdal_sdk.study import LabelSize, Segmentation, SourceKind, Study
-from cdal_sdk.writers.atomic import unfinished
 
 __all__ = [
     "Format",

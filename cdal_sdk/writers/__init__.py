@@ -8,8 +8,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cdal_sdk.writers.atomic import atomic
-
 if TYPE_CHECKING:
     from cdal_sdk.writers.dicom_seg import Algorithm, write_dicom_probability, write_dicom_seg
     from cdal_sdk.writers.dicom_series import write_mr_series
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Algorithm",
-    "atomic",
     "thumbnail",
     "write_dicom_probability",
     "write_dicom_seg",

@@ -17,9 +17,9 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.errors import CdalError, OutputError
 from cdal_sdk.study import Code, Label, Study
-from cdal_sdk.writers.atomic import atomic
 from cdal_sdk.writers.dicom_source import identity, reduced_sources
 
 __all__ = ["Algorithm", "write_dicom_probability", "write_dicom_seg"]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from cdal_sdk.writers.atomic import atomic
+from cdal_sdk.atomic import atomic
 
 __all__ = ["write_mr_series"]
 

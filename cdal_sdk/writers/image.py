@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.errors import OutputError
 from cdal_sdk.study import Label
-from cdal_sdk.writers.atomic import atomic
 
 __all__ = ["write_mask_png"]
 

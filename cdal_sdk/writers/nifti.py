@@ -11,9 +11,9 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.errors import OutputError
 from cdal_sdk.study import Study
-from cdal_sdk.writers.atomic import atomic
 
 __all__ = ["write_nifti", "write_nifti_maps"]
 

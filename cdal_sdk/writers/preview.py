@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.optimize import linear_sum_assignment
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.errors import OutputError
 from cdal_sdk.study import Label, Study
-from cdal_sdk.writers.atomic import atomic
 
 __all__ = ["thumbnail", "write_preview"]
 

@@ -10,14 +10,15 @@ from cdal_bench.baselines import Baseline
 from cdal_bench.configurations import Subject
 from cdal_bench.contenders import prepare_contender
 from cdal_bench.segdiff import SegDiff
-from cdal_bench.trained import trained_network
+from cdal_sdk.bundle import load_checkpoint
 from cdal_sdk.errors import ModelError
+from cdal_trainer.evaluate import trained_network
 from tests.tiny_model import VOLUME
 
 
 @pytest.mark.parametrize(("name", "kind"), [("segdiff", SegDiff), ("unet", Baseline)])
 def test_a_trained_one_is_loaded(name, kind, checkpoints: dict[str, Path]):
-    network = trained_network(checkpoints[name])
+    _, network = trained_network(load_checkpoint(checkpoints[name]), checkpoints[name])
     assert isinstance(network, kind)
     assert not network.training
 

@@ -58,6 +58,22 @@ def test_contrast_noise_and_blur_leave_the_label_alone():
     assert not np.array_equal(image, IMAGE)
 
 
+def test_occlusion_replaces_rectangles_of_the_image_alone():
+    augmenter = Augmenter(Augmentation(occlusion=1.0, occlusion_size=(4, 9)))
+    shares = []
+    for seed in range(20):
+        image, label = augmenter(np.array(IMAGE), SQUARE, seed)
+        np.testing.assert_array_equal(label, SQUARE)
+        shares.append(float((image[0] != torch.from_numpy(IMAGE[0])).float().mean()))
+    assert 0 < min(shares) < 0.1 < max(shares) < 0.5  # one of 4 x 4 up to four of 9 x 9, of 32 x 32
+
+
+def test_a_stronger_field_changes_more():
+    weak, strong = (Augmenter(Augmentation(bias=1.0, bias_strength=s))(IMAGE, SQUARE, 3)[0] for s in (0.1, 0.5))
+    changes = [float((changed - torch.from_numpy(IMAGE)).abs().mean()) for changed in (weak, strong)]
+    assert 0 < changes[0] < changes[1]
+
+
 def test_flips_and_turns_move_image_and_label_together():
     augmenter, square = Augmenter(Augmentation(flip=0.5, turn=0.75)), SQUARE[:24, :24]
     seen = set()

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.bundle import read_manifest
 from cdal_sdk.errors import UsageError
-from cdal_sdk.writers import atomic
 from cdal_trainer.recipe import Recipe
 
 __all__ = ["ablation_table", "variants"]

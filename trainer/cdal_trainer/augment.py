@@ -19,6 +19,7 @@ with warnings.catch_warnings():  # MONAI warns of optional packages on import
     from monai.transforms.intensity.dictionary import (
         RandAdjustContrastd,
         RandBiasFieldd,
+        RandCoarseDropoutd,
         RandGaussianNoised,
         RandGaussianSmoothd,
         RandHistogramShiftd,
@@ -38,6 +39,7 @@ class Augmenter:
     def __init__(self, settings: Augmentation) -> None:
         angle = math.radians(settings.rotation)
         low, high = settings.scale
+        strength, (small, large) = settings.bias_strength, settings.occlusion_size
         transforms = [
             RandAffined(
                 keys=_BOTH,
@@ -56,7 +58,10 @@ class Augmenter:
             _RandColour(settings),
             RandHistogramShiftd(keys="image", prob=settings.histogram, num_control_points=(4, 8)),
             RandAdjustContrastd(keys="image", prob=settings.gamma, gamma=settings.gamma_range),
-            RandBiasFieldd(keys="image", prob=settings.bias, degree=2, coeff_range=(-0.3, 0.3)),
+            RandBiasFieldd(keys="image", prob=settings.bias, degree=2, coeff_range=(-strength, strength)),
+            RandCoarseDropoutd(
+                keys="image", prob=settings.occlusion, holes=1, max_holes=4, spatial_size=small, max_spatial_size=large
+            ),
             RandGaussianSmoothd(keys="image", prob=settings.blur, sigma_x=(0.3, 1.0), sigma_y=(0.3, 1.0)),
             RandGaussianNoised(keys="image", prob=settings.noise, std=settings.noise_std),
         ]

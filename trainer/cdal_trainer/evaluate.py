@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from cdal_sdk.bundle import Manifest, load_checkpoint, read_manifest
 from cdal_sdk.bundle.manifest import manifest_from_data
@@ -24,13 +25,13 @@ from cdal_sdk.slicing import prepare
 from cdal_sdk.study import Study
 from cdal_trainer.cases import LabelledCase, labelled_cases, split_folds
 from cdal_trainer.evaluation import CaseScore, Evaluation
-from cdal_trainer.method import make_method
+from cdal_trainer.method import Method, make_method
 from cdal_trainer.metrics import score_mask
 from cdal_trainer.pictures import Panel
 from cdal_trainer.prepared import read_image_of, read_label
 from cdal_trainer.recipe import Recipe, load_recipe
 
-__all__ = ["Trained", "choose_cases", "evaluate", "load_trained", "patient_pattern"]
+__all__ = ["Trained", "choose_cases", "evaluate", "load_trained", "patient_pattern", "trained_network"]
 
 _BASELINE_BATCH = 4
 
@@ -87,32 +88,43 @@ def load_trained(
     return _load_baseline(content, Path(reference), engine, device, votes, seed)
 
 
-def _load_baseline(
-    content: dict[str, Any], path: Path, engine: str, device: Device, votes: int | None, seed: int | None
-) -> Trained:
-    manifest = manifest_from_data(content["manifest"], path)
+def trained_network(content: Mapping[str, Any], where: Path) -> tuple[Method, nn.Module]:
+    """The method of a checkpoint that `cdal train` wrote, and its network in eval mode.
+
+    Args:
+        content: see `load_checkpoint`.
+        where: its file, for messages.
+
+    Raises:
+        ModelError: if its recipe or its weights do not fit this version.
+    """
     try:
-        recipe = convert_strictly(content["recipe"], Recipe)
+        method = make_method(convert_strictly(content["recipe"], Recipe))
     except (KeyError, msgspec.ValidationError) as error:
         raise ModelError(
-            f"its recipe does not fit this version ({error})", where=path, remedy="train it again"
+            f"its recipe does not fit this version ({error})", where=where, remedy="train it again"
         ) from None
-    method = make_method(recipe)
-    if engine != "auto":
-        raise UsageError(f"a baseline runs on no engine '{engine}'", where=path, remedy="leave --engine out")
-    if not method.voting and (votes, seed) != (None, None):
-        raise UsageError(f"the baseline '{recipe.method}' has no votes", where=path, remedy="leave them and --seed out")
     network = method.networks()[next(iter(method.rates))]
     try:
         network.load_state_dict(content["generator"])
     except RuntimeError as error:
-        raise ModelError(
-            f"its weights do not fit the baseline '{recipe.method}'", where=path, remedy="train it again"
-        ) from error
+        raise ModelError("its weights do not fit its recipe", where=where, remedy="train it again") from error
+    return method, network.eval().requires_grad_(False)
+
+
+def _load_baseline(
+    content: Mapping[str, Any], path: Path, engine: str, device: Device, votes: int | None, seed: int | None
+) -> Trained:
+    manifest, name = manifest_from_data(content["manifest"], path), content["method"]
+    method, network = trained_network(content, path)
+    if engine != "auto":
+        raise UsageError(f"a baseline runs on no engine '{engine}'", where=path, remedy="leave --engine out")
+    if not method.voting and (votes, seed) != (None, None):
+        raise UsageError(f"the baseline '{name}' has no votes", where=path, remedy="leave them and --seed out")
     count = (manifest.votes if votes is None else votes) if method.voting else 1
     start = manifest.seed if seed is None else seed
-    runner = method.engine(network.eval().requires_grad_(False), count, start, pick_device(device))
-    return Trained(manifest, recipe.method, runner, count, start, count * method.evaluations, _BASELINE_BATCH)
+    runner = method.engine(network, count, start, pick_device(device))
+    return Trained(manifest, name, runner, count, start, count * method.evaluations, _BASELINE_BATCH)
 
 
 def patient_pattern(reference: str | Path) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.errors import UsageError
 from cdal_sdk.study import Label
-from cdal_sdk.writers import atomic
 from cdal_trainer.metrics import METRICS, Difference, Score, Summary, compare_paired, summarise
 from cdal_trainer.pictures import Panel, draw_panels
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.errors import OutputError
-from cdal_sdk.writers import atomic
 from cdal_trainer.pictures import draw_curves
 
 __all__ = ["Clock", "Logbook", "Progress", "read_log"]

@@ -13,13 +13,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 import cdal_sdk
+from cdal_sdk.atomic import atomic
 from cdal_sdk.errors import DomainError, ReadError, TrainingError
 from cdal_sdk.readers.image import read_image
 from cdal_sdk.readers.nifti import read_nifti
 from cdal_sdk.slicing import Plan, Slices, check_domain, cut_slices, match_channels
 from cdal_sdk.slicing.resample import resample
 from cdal_sdk.study import Study
-from cdal_sdk.writers import atomic
 from cdal_trainer.cases import LabelledCase
 
 __all__ = ["PreparedCase", "prepare_case", "prepare_cases", "read_image_of", "read_label"]

@@ -53,6 +53,9 @@ class Augmentation:
         gamma: probability of a gamma change of contrast.
         gamma_range: smallest and largest exponent.
         bias: probability of a smooth intensity field.
+        bias_strength: largest coefficient of its exponent.
+        occlusion: probability that one to four rectangles of the image are replaced by noise.
+        occlusion_size: their smallest and largest side in pixels.
         noise: probability of Gaussian noise.
         noise_std: its largest standard deviation, on the network's intensity scale.
         blur: probability of a Gaussian blur of up to one pixel.
@@ -74,6 +77,9 @@ class Augmentation:
     gamma: float = 0.0
     gamma_range: tuple[float, float] = (0.7, 1.5)
     bias: float = 0.0
+    bias_strength: float = 0.3
+    occlusion: float = 0.0
+    occlusion_size: tuple[int, int] = (8, 32)
     noise: float = 0.0
     noise_std: float = 0.1
     blur: float = 0.0

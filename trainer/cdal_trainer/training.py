@@ -14,9 +14,9 @@ from typing import cast
 import msgspec
 from torch.utils.data import DataLoader
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.bundle import load_checkpoint, save_checkpoint
 from cdal_sdk.errors import TrainingError
-from cdal_sdk.writers import atomic
 from cdal_trainer.batches import Batch, SliceBatches
 from cdal_trainer.cases import labelled_cases, split_folds
 from cdal_trainer.hardware import Hardware

@@ -7,8 +7,8 @@ import stat
 
 import pytest
 
+from cdal_sdk.atomic import atomic
 from cdal_sdk.errors import OutputError
-from cdal_sdk.writers import atomic
 
 
 def test_the_file_appears_only_at_the_end(tmp_path):
