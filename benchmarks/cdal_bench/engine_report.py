@@ -10,8 +10,9 @@ import msgspec
 
 from cdal_bench.report import machine_sentence
 from cdal_bench.results import Machine
+from cdal_sdk.atomic import atomic
 from cdal_sdk.bundle.strict import convert_strictly
-from cdal_sdk.errors import OutputError, ReadError
+from cdal_sdk.errors import ReadError
 
 __all__ = ["EngineSpeed", "ExportTime", "SpeedRow", "read_speed", "speed_sections", "write_speed"]
 
@@ -98,11 +99,8 @@ def write_speed(speed: EngineSpeed, path: Path) -> None:
     Raises:
         OutputError: if the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(speed), indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"the result cannot be written ({error.strerror})", where=path) from error
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(asdict(speed), indent=2) + "\n", encoding="utf-8")
 
 
 def read_speed(path: Path) -> EngineSpeed:

@@ -6,7 +6,7 @@ also proves that TensorRT takes every operator; `describe_network` tells what be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +57,13 @@ def describe_network(graph: bytes) -> list[NetworkLayer]:
     return [NetworkLayer(layer.name, layer.type.name, layer.get_output(0).dtype.name) for layer in layers]
 
 
-def build_plan(graph: bytes, batch: BatchProfile, smallest: tuple[int, int], largest: tuple[int, int]) -> bytes:
+def build_plan(
+    graph: bytes,
+    batch: BatchProfile,
+    smallest: tuple[int, int],
+    largest: tuple[int, int],
+    architectures: Sequence[str] = (),
+) -> bytes:
     """Build a serialised engine; no GPU is needed.
 
     Args:
@@ -65,6 +71,8 @@ def build_plan(graph: bytes, batch: BatchProfile, smallest: tuple[int, int], lar
         batch: images at once.
         smallest: height and width.
         largest: height and width; also what the engine is tuned for.
+        architectures: of GPUs that it shall run on, such as "SM89"; every one where there are none. Building takes
+            time in proportion.
 
     Raises:
         EngineError: if TensorRT refuses the graph or cannot build it.
@@ -76,6 +84,9 @@ def build_plan(graph: bytes, batch: BatchProfile, smallest: tuple[int, int], lar
     shapes = [(n, channels, *size) for n, size in zip(batch, (smallest, largest, largest), strict=True)]
     profile.set_shape("image", *shapes)
     config.add_optimization_profile(profile)
+    config.num_compute_capabilities = len(architectures)
+    for index, name in enumerate(architectures):
+        config.set_compute_capability(trt.ComputeCapability.__members__[name], index)
     plan = network.builder.build_serialized_network(network.definition, config)
     if plan is None:
         raise EngineError("TensorRT could not build the engine", remedy="see its messages above")

@@ -12,7 +12,7 @@ trt = pytest.importorskip("tensorrt_rtx_bindings", reason="the extra [tensorrt-r
 from cdal_sdk.bundle import bundled_models, load_model  # noqa: E402
 from cdal_sdk.engines import Target, fold_for  # noqa: E402
 from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph  # noqa: E402
-from cdal_sdk.engines.tensorrt_rtx import BUILDER, describe_network  # noqa: E402
+from cdal_sdk.engines.tensorrt_rtx import BUILDER, build_plan, describe_network  # noqa: E402
 from cdal_sdk.errors import EngineError  # noqa: E402
 from cdal_sdk.network import Generator  # noqa: E402
 from tests.engines.conftest import MODEL  # noqa: E402
@@ -33,9 +33,10 @@ def half_graph(generator: Generator, target: Target) -> bytes:
 
 
 @pytest.mark.parametrize("name", bundled_models())
-def test_shipped_models_build_in_strongly_typed_fp16(name: str, tmp_path: Path) -> None:
+def test_shipped_models_build_in_strongly_typed_fp16(name: str) -> None:
     generator, target = shipped(name)
-    layers = describe_network(half_graph(generator, target))
+    graph = half_graph(generator, target)
+    layers = describe_network(graph)
     kinds: dict[str, set[str]] = {}
     for layer in layers:
         kinds.setdefault(layer.kind, set()).add(layer.precision)
@@ -50,9 +51,9 @@ def test_shipped_models_build_in_strongly_typed_fp16(name: str, tmp_path: Path) 
     assert "encoder.conv" in convolutions, "once, for all steps"
     assert len(convolutions) == sum(layer.kind == "CONVOLUTION" for layer in layers)
 
-    BUILDER.build(generator, target, tmp_path / "engine")
-    weights = sum(values.numel() for values in generator.state_dict().values())
-    assert (tmp_path / "engine").stat().st_size > weights, "half precision: at least half of two bytes a weight"
+    smallest = target.canvas if target.fixed_size else (generator.config.divisor,) * 2
+    plan = build_plan(graph, target.batch, smallest, target.canvas, ("SM89",))  # one architecture, to save time
+    assert len(plan) > sum(values.numel() for values in generator.state_dict().values()), "a byte a weight at least"
 
 
 def test_an_island_is_a_float32_layer() -> None:
@@ -64,7 +65,7 @@ def test_an_island_is_a_float32_layer() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
-def test_any_size_up_to_the_canvas(precision: str, tmp_path: Path) -> None:
+def test_any_size_up_to_the_canvas_on_every_architecture(precision: str, tmp_path: Path) -> None:
     BUILDER.build(tiny_generator(MODEL), small_target(precision=precision), tmp_path / "engine")
     assert (tmp_path / "engine").stat().st_size > 10_000
 
