@@ -47,7 +47,7 @@ class GraphOptions:
         """What a target asks for."""
         return cls(
             size=target.canvas if target.fixed_size else None,
-            precision=target.precision,
+            precision="fp32" if target.precision == "int8" else target.precision,
             islands=target.islands,
             free_noise=target.free_noise,
             probes=target.probes,

@@ -66,7 +66,7 @@ class _Int8Builder:
         return OpenVinoEngine(model, target.precision, name="openvino-int8")
 
 
-def _quantise(model: openvino.Model, images: list[np.ndarray]) -> openvino.Model:  # type: ignore[type-arg]
+def _quantise(model: openvino.Model, images: list[np.ndarray]) -> openvino.Model:
     try:
         import nncf
     except ImportError as error:
