@@ -48,7 +48,7 @@ def test_the_paper_s_settings_are_one_flag_away(name, parameters, steps, crop):
     assert (recipe.diffusion.steps, recipe.data.crop) == (steps, crop)
     assert recipe.attention.norm == "none"
     assert recipe.discriminator.every == 1
-    changing = ("gamma", "bias", "noise", "blur", "histogram")
+    changing = ("gamma", "bias", "occlusion", "noise", "blur", "histogram")
     assert not any(getattr(recipe.augmentation, change) for change in changing)
     assert load_recipe(name, ("optimisation.batch=7",), paper=True).optimisation.batch == 7
 
