@@ -11,17 +11,19 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cdal_sdk.bundle import Manifest
-from cdal_sdk.engines import BuiltEngine, Engine
+from cdal_sdk.engines import BuiltEngine, Engine, ProbingEngine
 from cdal_sdk.errors import GateError
 from cdal_sdk.example import example_study
 from cdal_sdk.masks import decide, dice, probabilities
 from cdal_sdk.slicing import prepare
 from cdal_sdk.study import Source, Study
 
-__all__ = ["Agreement", "Gate", "Limits", "gate_images", "synthetic_images"]
+__all__ = ["Agreement", "Gate", "Limits", "StepAgreement", "gate_images", "synthetic_images"]
 
 _IMAGES_PER_STUDY = 64  # evenly chosen: finely overlapping tiles repeat what they show
 _IMAGES_AT_FIRST_USE = 4
+_IMAGES_FOR_STEPS = 4
+_STEP = "step"  # and its number: an output's name
 _PIXELS_AT_FIRST_USE = 4 * 128 * 128  # somebody waits for it
 
 
@@ -30,8 +32,8 @@ class Limits:
     """How far an engine may be from the reference.
 
     Attributes:
-        dice: least Dice of any label over all images.
-        flips: largest share of pixels whose label changes.
+        dice: least Dice of any label over all images, at the end and after each step.
+        flips: largest share of pixels whose label changes, at the end and after each step.
         probability: largest difference of a vote mean on the scale [0, 1]; it counts where both masks are empty, too.
         volume_change: largest relative change of a label's size.
     """
@@ -78,6 +80,36 @@ class Agreement:
             f"Dice {dice}; flipped pixels {100 * self.flips:.4f} %; largest probability difference "
             f"{self.probability:.2g}; volume change {100 * self.volume_change:.3f} %; {self.images} images"
             + ("" if self.finite else "; values that are no numbers")
+        )
+
+
+@dataclass(frozen=True)
+class StepAgreement:
+    """How far an engine is from the reference after one step of the sampler: that step's clean label, its vote mean.
+
+    Attributes:
+        step: T - 1 is the first that runs, 0 the last.
+        dice: of each label between the two masks; 1 where both are empty.
+        flips: share of pixels whose label differs.
+        difference: largest difference of the vote mean on the label scale [-1, 1].
+        finite: whether every value is a number.
+    """
+
+    step: int
+    dice: dict[str, float]
+    flips: float
+    difference: float
+    finite: bool
+
+    def passes(self, limits: Limits) -> bool:
+        """Whether the engine may be used."""
+        return self.finite and min(self.dice.values()) >= limits.dice and self.flips <= limits.flips
+
+    def __str__(self) -> str:
+        dice = ", ".join(f"{name} {value:.4f}" for name, value in self.dice.items())
+        return (
+            f"step {self.step}: Dice {dice}; flipped pixels {100 * self.flips:.4f} %; largest difference "
+            f"{self.difference:.2g}" + ("" if self.finite else "; values that are no numbers")
         )
 
 
@@ -128,6 +160,43 @@ class Gate:
                 remedy="use --fp32, or leave this engine out",
             )
         return agreement
+
+    def check_steps(self, engine: ProbingEngine, reference: ProbingEngine) -> tuple[StepAgreement, ...]:
+        """Compare after each step, on some of the images, and refuse an engine outside the limits.
+
+        Returns:
+            An entry a step, the one that runs first first.
+
+        Raises:
+            GateError: with the figures of every step.
+        """
+        images = np.ascontiguousarray(_spread(self.images[0], _IMAGES_FOR_STEPS))
+        ours, theirs = engine.probe(images), reference.probe(images)
+        names = [name for name in theirs if name.startswith(_STEP)]
+        steps = tuple(self._step(int(name.removeprefix(_STEP)), ours[name], theirs[name]) for name in names)
+        steps = tuple(sorted(steps, key=lambda agreement: -agreement.step))
+        limits = self.limits
+        if not all(step.passes(limits) for step in steps):
+            raise GateError(
+                f"in {engine.precision} its steps disagree with the float32 reference: {'; '.join(map(str, steps))} "
+                f"(limits: Dice {limits.dice:g}, flips {100 * limits.flips:g} %)",
+                where=f"engine '{engine.name}'",
+                remedy="use --fp32, or leave this engine out",
+            )
+        return steps
+
+    def _step(self, step: int, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> StepAgreement:
+        labels, decision, polarity = self.manifest.labels, self.manifest.decision, self.manifest.polarity
+        mask, expected = (
+            decide(np.moveaxis(values, 1, 0), labels, decision, polarity).ravel() for values in (ours, theirs)
+        )
+        return StepAgreement(
+            step,
+            dice={label.name: dice(mask, expected, label.value) for label in labels},
+            flips=float((mask != expected).mean()),
+            difference=float(np.abs(ours - theirs).max()),
+            finite=bool(np.isfinite(ours).all()),
+        )
 
     def compare(self, engine: Engine) -> Agreement:
         """How far an engine is from the reference."""

@@ -101,8 +101,3 @@ def write_xray(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of training last: after them, starting a process from this one has been seen to crash the interpreter."""
-    items.sort(key=lambda item: "tests/trainer/" in item.path.as_posix())  # stable: the order stays otherwise

@@ -1,223 +1,55 @@
-"""Speed of the engines: `python -m cdal_bench.engine_speed` writes one JSON with every figure of one run.
+"""Speed of the engines: `python -m cdal_bench.engine_speed` measures everything in one run.
 
-The measure is the chest X-ray configuration of the paper's release (256 x 256, T = 2, K = 5, random weights: time does
-not depend on their values) on one image, from the way the release runs it to each engine that can run here; then a
-volume through the whole segmenter. Each row has a process of its own, so that its peak memory is its own.
-
-The ways, all in float32 unless they say otherwise:
-- published: eager; the condition encoder at every step and vote; FIR by zero insertion, padding and convolution;
-- plain: the same with FIR as one convolution;
-- fused: eager; the encoder once an image;
-- engines by name and precision.
+From the way the authors' release computes to each engine that can run here (`engine_ways` says what they are), then
+volumes through the whole segmenter, and with `--exports` every export of every bundled model. The result, with a
+description of the machine, goes to benchmarks/results/engines/, from which `python -m cdal_bench.publish` writes the
+tables of docs/export.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
-from cdal_sdk.diffusion import SamplerNoise, Sampling, Schedule, published_betas, sample, vote_statistics
-from cdal_sdk.engines import Precision, Target, VoteMaps, builder_of, candidates, engine_kind, fuse, pick_device
-from cdal_sdk.engines.eager import TorchEngine
-from cdal_sdk.errors import CdalError
-from cdal_sdk.network import Generator, GeneratorConfig
-from cdal_sdk.network.resample import FirDownsample, FirUpsample
+from cdal_bench.engine_report import EngineSpeed, ExportTime, speed_sections, write_speed
+from cdal_bench.engine_ways import arithmetic, fused_mean, measure_way, peak_memory_gb, ways
+from cdal_bench.machine import describe_machine, matrix_rates
+from cdal_sdk.bundle import bundled_models
+from cdal_sdk.engines import engine_kind, pick_device
+from cdal_sdk.engines.registry import builder_of
+from cdal_sdk.errors import CdalError, GateError
 
-__all__ = ["Row", "main", "measure_way"]
+__all__ = ["main"]
 
-_SIDE, _VOTES = 256, 5
-_CHEST_XRAY = GeneratorConfig(
-    image_channels=1,
-    label_channels=1,
-    image_size=_SIDE,
-    width=32,
-    multipliers=(1, 1, 2, 2, 4, 4),
-    blocks_per_level=1,
-    attention_resolutions=(16,),
-    encoder_blocks=6,
-    latent_size=100,
-    latent_width=256,
-    latent_layers=3,
+_RESULTS = Path("benchmarks/results/engines")
+_EXPORTS = (
+    ("openvino", "bf16"),
+    ("openvino", "fp32"),
+    ("onnx", "fp32"),
+    ("torchscript", "fp32"),
+    ("tensorrt-rtx", "fp16"),
 )
-_MATRIX = 2048  # side of the matrices whose product gives the machine's rate
+_Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One way of running the configuration.
-
-    Attributes:
-        way: its name.
-        seconds: median for one image.
-        build_seconds: to build and open the engine; 0 for eager ways.
-        peak_memory_gb: of the process.
-        difference: largest of the vote mean from the fused way in float32, on the label scale.
-    """
-
-    way: str
-    seconds: float
-    build_seconds: float
-    peak_memory_gb: float
-    difference: float
-
-
-class _GenericResample(nn.Module):
-    """FIR resampling in three general steps: insert zeros, pad, convolve, drop samples."""
-
-    def __init__(self, *, up: bool) -> None:
-        super().__init__()
-        self.up = up
-        taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-        self.register_buffer("kernel", torch.outer(taps, taps)[None, None] / (16 if up else 64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Resample every channel as an image of its own."""
-        n, channels, height, width = x.shape
-        x = x.reshape(n * channels, 1, height, width)
-        if self.up:
-            x = F.pad(x[:, :, :, None, :, None], (0, 1, 0, 0, 0, 1)).reshape(n * channels, 1, 2 * height, 2 * width)
-        x = F.conv2d(F.pad(x, (2, 1, 2, 1) if self.up else (1, 1, 1, 1)), self.kernel)  # type: ignore[arg-type]
-        x = x if self.up else x[:, :, ::2, ::2]
-        return x.reshape(n, channels, *x.shape[2:])
-
-
-def _model() -> tuple[Generator, Sampling]:
-    torch.manual_seed(0)
-    generator = Generator(_CHEST_XRAY).eval().requires_grad_(False)
-    for parameter in generator.parameters():
-        if parameter.dim() > 1:
-            parameter.normal_(0, parameter[0].numel() ** -0.5)
-    schedule = Schedule.of(published_betas(2))
-    return generator, Sampling(schedule, (1, _SIDE, _SIDE), _CHEST_XRAY.latent_size, _VOTES, seed=0)
-
-
-def _image() -> NDArray[np.float32]:
-    return np.random.default_rng(0).standard_normal((1, 1, _SIDE, _SIDE)).astype(np.float32)
-
-
-def _plain(generator: Generator, sampling: Sampling, *, generic_fir: bool) -> Callable[[NDArray[np.float32]], VoteMaps]:
-    """The sampler over the generator's own forward, votes as a batch."""
-    if generic_fir:
-        for module in generator.modules():
-            for name, child in list(module.named_children()):
-                if isinstance(child, FirDownsample | FirUpsample):
-                    setattr(module, name, _GenericResample(up=isinstance(child, FirUpsample)))
-    noise = sampling.noise()
-
-    def run(images: NDArray[np.float32]) -> VoteMaps:
-        image = torch.from_numpy(images).expand(_VOTES, -1, -1, -1)
-
-        def denoise(x: Tensor, step: int) -> Tensor:
-            result: Tensor = generator(x, torch.full((_VOTES,), step), image, noise.z[step])
-            return result
-
-        with torch.inference_mode():
-            samples = sample(denoise, SamplerNoise(noise.x_T, noise.z, noise.posterior), sampling.schedule)
-            mean, spread = vote_statistics(samples[:, None])
-        return VoteMaps(mean.numpy(), spread.numpy())
-
-    return run
-
-
-def measure_way(way: str, repeats: int) -> Row:
-    """Measure "published", "plain", "fused" or "<engine> <precision>"."""
-    generator, sampling = _model()
-    image = _image()
-    reference = TorchEngine(generator, sampling, "cpu").run(image).mean
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        if way in ("published", "plain"):
-            run = _plain(generator, sampling, generic_fir=way == "published")
-        elif way == "fused":
-            run = TorchEngine(generator, sampling, "cpu").run
-        else:
-            run = _engine(way, generator, sampling, Path(folder))
-        difference = float(np.abs(run(image).mean - reference).max())  # the first run also compiles and allocates
-        build = 0.0 if way in ("published", "plain", "fused") else time.perf_counter() - start
-        seconds = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            run(image)
-            seconds.append(time.perf_counter() - start)
-    return Row(way, statistics.median(seconds), build, _peak_memory(), difference)
-
-
-def _engine(way: str, generator: Generator, sampling: Sampling, folder: Path) -> Callable[..., VoteMaps]:
-    name, precision = way.split()
-    builder = builder_of(engine_kind(name))
-    target = Target(sampling, pick_device("auto"), precision, "benchmark", fixed_size=True)  # type: ignore[arg-type]
-    path = folder / f"engine{builder.suffix}"
-    builder.build(generator, target, path)
-    return builder.load(path, target).run
-
-
-def _peak_memory() -> float:
-    """Gigabytes; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-def _arithmetic() -> float:
-    """Floating-point operations of the fused way for one image, convolutions and products only."""
-    generator, sampling = _model()
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        fuse(generator, sampling)(torch.from_numpy(_image()))
-    return float(counter.get_total_flops())
-
-
-def _matrix_rate(dtype: torch.dtype, repeats: int = 10) -> float:
-    """Operations a second of a large matrix product, the best of some."""
-    device = pick_device("auto")
-    a, b = (torch.randn(_MATRIX, _MATRIX, device=device).to(dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        (a @ b)[0, 0].item()
-        best = min(best, time.perf_counter() - start)
-    return 2 * _MATRIX**3 / best
-
-
-def _ways() -> list[str]:
-    """The eager ways, then every engine and precision that can run here, slowest first."""
-    ways = ["published", "plain", "fused"]
-    device = pick_device("auto")
-    for kind in reversed(candidates(device)):
-        try:
-            precisions: tuple[Precision, ...] = builder_of(kind).precisions(device)
-        except CdalError:
-            continue
-        ways += [f"{kind.name} {precision}" for precision in reversed(precisions)]
-    return ways
-
-
-def _alone(function: Callable[..., Row | float], *arguments: object) -> Row | float:
-    """Run in a fresh process."""
+def alone(function: Callable[..., _Result], *arguments: object) -> _Result:
+    """Run in a fresh process, so that memory and caches are its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
-def _volume_seconds(engine: str) -> float:
-    """One synthetic hippocampus volume, from NIfTI to mask, with everything loaded and compiled before."""
+def volume_seconds(engine: str) -> float:
+    """One synthetic hippocampus volume, from NIfTI to saved result, with everything loaded and compiled before."""
     from cdal_sdk import Segmenter
     from cdal_sdk.example import write_example
 
@@ -230,30 +62,79 @@ def _volume_seconds(engine: str) -> float:
         return time.perf_counter() - start
 
 
-def main() -> None:
-    """Measure and write JSON to the standard output."""
-    parser = argparse.ArgumentParser(prog="python -m cdal_bench.engine_speed", description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3)
+def export_time(model: str, engine: str, precision: str) -> ExportTime:
+    """One export with its gate on the model's own or synthetic images."""
+    from cdal_export.exporter import ExportOptions, export_model
+
+    refused = None
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        options = ExportOptions(engines=(engine,), precision=precision)  # type: ignore[arg-type]
+        try:
+            export_model(model, Path(folder) / "out.cdal", options)
+        except GateError as error:
+            refused = str(error)
+        seconds = time.perf_counter() - start
+    return ExportTime(model, engine, precision, seconds, peak_memory_gb(), refused)
+
+
+def measure(
+    chosen: Sequence[str], repeats: int, volumes: Sequence[str], *, exports: bool, say: Callable[[str], None]
+) -> EngineSpeed:
+    """Measure everything.
+
+    Args:
+        chosen: ways.
+        repeats: runs of each at least.
+        volumes: engines for a whole volume.
+        exports: whether exports are timed, too.
+        say: called with what is measured next.
+    """
+    device = pick_device("auto")
+    say("the machine")
+    machine, operations, expected = describe_machine(device), alone(arithmetic), alone(fused_mean)
+    rows = []
+    for way in chosen:
+        say(way)
+        rows.append(alone(measure_way, way, repeats, expected))
+    rates = {name: max(rate, machine.gflops[name]) for name, rate in matrix_rates(device).items()}
+    seconds = {}
+    for engine in volumes:
+        say(f"a volume with {engine}")
+        seconds[engine] = alone(volume_seconds, engine)
+    times = []
+    for model, (engine, precision) in ((m, e) for m in bundled_models() for e in _EXPORTS if exports):
+        if _installed(engine):
+            say(f"export of {model} to {engine} in {precision}")
+            times.append(alone(export_time, model, engine, precision))
+    return EngineSpeed(replace(machine, gflops=rates), operations / 1e9, tuple(rows), seconds, tuple(times))
+
+
+def _installed(engine: str) -> bool:
+    try:
+        builder_of(engine_kind(engine))
+    except CdalError:
+        return False
+    return True
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, store, and show the tables."""
+    parser = argparse.ArgumentParser("python -m cdal_bench.engine_speed", description="Speed of the engines.")
+    parser.add_argument("--repeats", type=int, default=2, help="runs of each way at least; fast ways run more often")
     parser.add_argument("--ways", nargs="*", help='such as published "openvino bf16"; by default all')
-    parser.add_argument("--volume", default="auto", help="engine for the volume; empty for none")
-    options = parser.parse_args()
-    operations, rate = _alone(_arithmetic), _alone(_matrix_rate, torch.bfloat16)
-    rows = [_alone(measure_way, way, options.repeats) for way in options.ways or _ways()]
-    seconds = {row.way: row.seconds for row in rows if isinstance(row, Row)}
-    fastest = min(seconds.values())
-    result: dict[str, object] = {
-        "threads": torch.get_num_threads(),
-        "gigaflop": float(operations) / 1e9,  # type: ignore[arg-type]
-        "bf16_matrix_gigaflops": float(rate) / 1e9,  # type: ignore[arg-type]
-        "rows": [asdict(row) for row in rows if isinstance(row, Row)],
-        "share_of_bf16_rate": float(operations) / fastest / float(rate),  # type: ignore[arg-type]
-    }
-    for way in ("published", "plain"):
-        if way in seconds:
-            result[f"times_faster_than_{way}"] = seconds[way] / fastest
-    if options.volume:
-        result["hippocampus_volume_seconds"] = _alone(_volume_seconds, options.volume)
-    sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    parser.add_argument("--volumes", nargs="*", default=["auto"], help="engines for a whole volume")
+    parser.add_argument("--exports", action="store_true", help="also time every export of every bundled model")
+    parser.add_argument("--out", type=Path, help=f"JSON to write; by default {_RESULTS}/<device>-<threads>.json")
+    options = parser.parse_args(arguments)
+
+    def say(what: str) -> None:
+        sys.stderr.write(f"measuring {what}\n")
+
+    speed = measure(options.ways or ways(), options.repeats, options.volumes, exports=options.exports, say=say)
+    path = options.out or _RESULTS / f"{pick_device('auto')}-{torch.get_num_threads()}.json"
+    write_speed(speed, path)
+    sys.stdout.write(f"{speed_sections(speed)}\n\nwritten: {path}\n")
 
 
 if __name__ == "__main__":

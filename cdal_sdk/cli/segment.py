@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -54,10 +54,9 @@ def segment(
 
     wanted = check_formats(formats or [])
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    looking = console.status("looking for images") if console.is_terminal else nullcontext()
-    with looking, closing(IsolatedReader(read_timeout)) as reader:
+    with _status(console, "looking for images"), closing(IsolatedReader(read_timeout)) as reader:
         cases = discover(inputs, exclude=out, volume=volume, reader=reader)
-    with console.status("loading the model") if console.is_terminal else nullcontext():
+    with _status(console, "loading the model") as progress:
         segmenter = Segmenter(
             model,
             engine=engine,
@@ -67,6 +66,7 @@ def segment(
             batch_size=batch_size,
             force=force,
             read_timeout=read_timeout,
+            progress=progress,
         )
     with _progress(console, len(cases)) as on_case:
         report = segment_cases(segmenter, cases, out, formats=wanted, overwrite=overwrite, on_case=on_case)
@@ -75,6 +75,16 @@ def segment(
     else:
         _summarise(report, out)
     raise typer.Exit(1 if any(case.status == "failed" for case in report.cases) else 0)
+
+
+@contextmanager
+def _status(console: Console, text: str) -> Iterator[Callable[[str], None] | None]:
+    """On a terminal, what is going on and a way to change that text; elsewhere the log tells."""
+    if not console.is_terminal:
+        yield None
+        return
+    with console.status(text) as status:
+        yield status.update
 
 
 @contextmanager

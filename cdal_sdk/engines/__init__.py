@@ -7,16 +7,17 @@ from cdal_sdk.engines.base import (
     Device,
     Engine,
     Precision,
+    ProbingEngine,
     Target,
     VoteMaps,
+    fold_for,
     fuse,
     pick_device,
 )
 from cdal_sdk.engines.cache import EngineCache, default_cache_folder
 from cdal_sdk.engines.choice import EngineRequest, make_engine, stored_engine_names, usable_precisions
 from cdal_sdk.engines.fingerprint import GRAPH_VERSION, fingerprint
-from cdal_sdk.engines.folded import FoldedSampler
-from cdal_sdk.engines.fused import FusedSampler
+from cdal_sdk.engines.fused import FoldedSampler, FusedSampler
 from cdal_sdk.engines.registry import (
     ENGINES,
     EngineKind,
@@ -41,6 +42,7 @@ __all__ = [
     "FoldedSampler",
     "FusedSampler",
     "Precision",
+    "ProbingEngine",
     "Target",
     "VoteMaps",
     "builder_of",
@@ -50,6 +52,7 @@ __all__ = [
     "engine_kind",
     "engine_names",
     "fingerprint",
+    "fold_for",
     "fuse",
     "make_engine",
     "pick_device",

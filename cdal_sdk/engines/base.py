@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cdal_sdk.diffusion import Sampling
-from cdal_sdk.engines.fused import FusedSampler
+from cdal_sdk.diffusion import SamplerNoise, Sampling
+from cdal_sdk.engines.fused import FoldedSampler, FusedSampler
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 
@@ -24,15 +24,19 @@ __all__ = [
     "Device",
     "Engine",
     "Precision",
+    "ProbingEngine",
     "Target",
     "VoteMaps",
     "exact_float32",
+    "fold_for",
     "fuse",
+    "named_outputs",
+    "noise_inputs",
     "pick_device",
 ]
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 class VoteMaps(NamedTuple):
@@ -64,6 +68,14 @@ class BuiltEngine(Engine, Protocol):
     precision: Precision
 
 
+class ProbingEngine(BuiltEngine, Protocol):
+    """An engine that was built with probes: it tells what every step of the sampler predicted."""
+
+    def probe(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Outputs by name: `mean`, `spread`, and `step<i>`, the vote mean of that step's clean label."""
+        ...
+
+
 class BatchProfile(NamedTuple):
     """Images that an engine takes at once: at least, tuned for, at most."""
 
@@ -87,6 +99,10 @@ class Target:
         fixed_size: whether every image has the canvas's size; else any multiples of the network's divisor below it.
         batch: images at once, where the engine must know.
         islands: layers, named as in the graph, that stay in float32 in a half-precision engine.
+        free_noise: whether the noise is an input; without it the sampling's is constant. An engine with free noise
+            that is opened here runs with the sampling's, until it is given other noise.
+        probes: whether every step of the sampler has an output, see `ProbingEngine`.
+        calibration: images [n, channel, h, w] for an engine that is quantised; no part of its identity.
     """
 
     sampling: Sampling
@@ -96,6 +112,14 @@ class Target:
     fixed_size: bool = False
     batch: BatchProfile = DEFAULT_BATCH
     islands: frozenset[str] = frozenset()
+    free_noise: bool = False
+    probes: bool = False
+    calibration: tuple[NDArray[np.float32], ...] = field(default=(), compare=False)
+
+    @property
+    def noise(self) -> SamplerNoise | None:
+        """What an engine with free noise is given where nothing else is."""
+        return self.sampling.noise() if self.free_noise else None
 
     @property
     def canvas(self) -> tuple[int, int]:
@@ -109,6 +133,8 @@ class Builder(Protocol):
     suffix: str  # of the file
     needs_device: bool  # to build, not only to run
     takes_islands: bool  # single layers can stay in float32
+    takes_free_noise: bool  # the noise can be an input
+    takes_probes: bool  # it builds a `ProbingEngine`, in little time
 
     def precisions(self, device: str) -> tuple[Precision, ...]:
         """What it computes in here, fastest first; empty where it cannot run on the device.
@@ -139,9 +165,34 @@ class Builder(Protocol):
         ...
 
 
-def fuse(generator: Generator, sampling: Sampling) -> FusedSampler:
+def fuse(generator: Generator, sampling: Sampling, *, probes: bool = False) -> FusedSampler:
     """The float32 reference: generator, unrolled sampler and noise as one module."""
-    return FusedSampler(generator, sampling.schedule, sampling.noise()).eval()
+    return FusedSampler(generator, sampling.schedule, sampling.noise(), probes=probes).eval()
+
+
+def fold_for(generator: Generator, target: Target) -> FoldedSampler:
+    """What the engine of a target is made from."""
+    sampling = target.sampling
+    return FoldedSampler(
+        generator, sampling.schedule, sampling.noise(), free_noise=target.free_noise, probes=target.probes
+    ).eval()
+
+
+def noise_inputs(noise: SamplerNoise | None, height: int, width: int) -> dict[str, NDArray[np.float32]]:
+    """Noise as the inputs, by name, of an engine with free noise: cut to an image's size. None gives none."""
+    if noise is None:
+        return {}
+    given = {"x_T": noise.x_T[..., :height, :width], "z": noise.z}
+    if noise.posterior is not None:
+        given["posterior"] = noise.posterior[..., :height, :width]
+    return {name: np.ascontiguousarray(values.numpy()) for name, values in given.items()}
+
+
+def named_outputs(outputs: tuple[torch.Tensor, ...]) -> dict[str, NDArray[np.float32]]:
+    """What a sampler with probes returns, by the names of `ProbingEngine`."""
+    steps = reversed(range(len(outputs) - 2))
+    names = ("mean", "spread", *(f"step{step}" for step in steps))
+    return {name: values.cpu().numpy() for name, values in zip(names, outputs, strict=True)}
 
 
 def exact_float32() -> AbstractContextManager[None]:

@@ -66,7 +66,7 @@ class EngineRequest:
 
 def stored_engine_names(kind: EngineKind, suffix: str, target: Target) -> tuple[str, str]:
     """File names, inside a model folder, of a stored engine and of its description."""
-    stem = f"engines/{kind.name}-{target.device}-{target.precision}"
+    stem = f"engines/{kind.name}-{target.device}-{target.precision}{'-free-noise' if target.free_noise else ''}"
     return f"{stem}{suffix}", f"{stem}.json"
 
 
@@ -85,7 +85,7 @@ def make_engine(name: str, request: EngineRequest) -> BuiltEngine:
     if name != "auto":
         return _first_precision(engine_kind(name), request)
     passed_over: list[str] = []
-    for kind in candidates(request.device):
+    for kind in candidates(request.device, request.stored):
         try:
             engine = _first_precision(kind, request)
         except (EngineError, MissingExtraError, OutputError) as error:
@@ -119,7 +119,7 @@ def usable_precisions(
     available = builder.precisions(device)
     if not available:
         raise EngineError(f"the engine '{kind.name}' finds no {device} that it can use", remedy="use --engine auto")
-    if wanted is None:
+    if wanted is None or len(available) == 1:
         return available
     if wanted in available:
         return (wanted,)
@@ -132,8 +132,13 @@ def _first_precision(kind: EngineKind, request: EngineRequest) -> BuiltEngine:
     builder = builder_of(kind)
     refusal: GateError | None = None
     usable = usable_precisions(kind, builder, request.device, request.precision)
-    stored = [p for p in usable if stored_engine_names(kind, builder.suffix, request.target(p))[0] in request.stored]
-    for precision in (*stored, *(p for p in usable if p not in stored)):  # whoever exported it has chosen
+    stored = [
+        precision
+        for precision in usable
+        for target in _storable(builder, request.target(precision))
+        if stored_engine_names(kind, builder.suffix, target)[0] in request.stored
+    ]
+    for precision in dict.fromkeys((*stored, *usable)):  # whoever exported it has chosen
         try:
             return _obtain(kind, builder, request, request.target(precision))
         except GateError as error:
@@ -145,10 +150,11 @@ def _first_precision(kind: EngineKind, request: EngineRequest) -> BuiltEngine:
 
 
 def _obtain(kind: EngineKind, builder: Builder, request: EngineRequest, target: Target) -> BuiltEngine:
+    for fitting in _storable(builder, target):
+        engine = _stored(kind, builder, request, fitting)
+        if engine is not None:
+            return engine
     wanted = fingerprint(kind.name, target, builder.environment(target.device))
-    engine = _stored(kind, builder, request, target, wanted)
-    if engine is not None:
-        return engine
     if request.cache is not None:
         verdict = request.cache.verdict(wanted)
         if verdict is not None and not verdict[0]:
@@ -160,7 +166,7 @@ def _obtain(kind: EngineKind, builder: Builder, request: EngineRequest, target: 
         kept = request.cache.find(wanted, builder.suffix)
         if kept is not None:
             return builder.load(kept, target)
-    request.say(f"building the engine {kind.name} in {target.precision}")
+    request.say(f"building the engine {kind.name} in {target.precision}, once on this machine")
     return _build(builder, request, target, wanted)
 
 
@@ -189,6 +195,7 @@ def _build(builder: Builder, request: EngineRequest, target: Target, wanted: Fin
 def _gated(engine: BuiltEngine, request: EngineRequest, key: Fingerprint) -> str:
     if request.gate is None:
         return "not gated"
+    request.say(f"holding the engine {engine.name} in {engine.precision} against the reference, once on this machine")
     try:
         figures = request.gate(engine)
     except GateError as error:
@@ -198,10 +205,14 @@ def _gated(engine: BuiltEngine, request: EngineRequest, key: Fingerprint) -> str
     return figures
 
 
-def _stored(
-    kind: EngineKind, builder: Builder, request: EngineRequest, target: Target, wanted: Fingerprint
-) -> BuiltEngine | None:
+def _storable(builder: Builder, target: Target) -> tuple[Target, ...]:
+    """What an engine that came with the model may have been built for: this noise, or any."""
+    return (target, replace(target, free_noise=True)) if builder.takes_free_noise else (target,)
+
+
+def _stored(kind: EngineKind, builder: Builder, request: EngineRequest, target: Target) -> BuiltEngine | None:
     """The engine that came with the model, where it fits; where not, the log says in what."""
+    wanted = fingerprint(kind.name, target, builder.environment(target.device))
     path, description = (request.stored.get(name) for name in stored_engine_names(kind, builder.suffix, target))
     if path is None or description is None:
         return None
@@ -232,7 +243,6 @@ def _first_use(kind: EngineKind, engine: BuiltEngine, request: EngineRequest, ke
     """
     verdict = None if request.cache is None else request.cache.verdict(key)
     if verdict is None:
-        request.say(f"holding the engine {kind.name} against the reference, at its first use")
         figures = _gated(engine, request, key)
         if request.cache is not None and request.gate is not None:
             request.cache.remember(key, passed=True, figures=figures)

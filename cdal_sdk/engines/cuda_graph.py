@@ -80,7 +80,7 @@ class CudaGraphEngine:
 class _CudaGraphBuilder:
     suffix = ".cuda-graph.pt"
     needs_device = True
-    takes_islands = False
+    takes_islands = takes_free_noise = takes_probes = False
 
     def precisions(self, device: str) -> tuple[Precision, ...]:
         return ("fp16", "bf16") if device == "cuda" and torch.cuda.is_available() else ()

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cdal_sdk.diffusion import Sampling
-from cdal_sdk.engines.base import Precision, VoteMaps, exact_float32, fuse
+from cdal_sdk.diffusion import SamplerNoise, Sampling
+from cdal_sdk.engines.base import Precision, VoteMaps, exact_float32, fuse, named_outputs
 from cdal_sdk.network import Generator
 
 __all__ = ["TorchEngine"]
@@ -19,13 +19,23 @@ class TorchEngine:
     name = "torch"
     precision: Precision = "fp32"
 
-    def __init__(self, generator: Generator, sampling: Sampling, device: str) -> None:
+    def __init__(self, generator: Generator, sampling: Sampling, device: str, *, probes: bool = False) -> None:
         self.device = device
-        self._sampler = fuse(generator, sampling).to(device)
+        self._sampler = fuse(generator, sampling, probes=probes).to(device)
+
+    def run(self, images: NDArray[np.float32], noise: SamplerNoise | None = None) -> VoteMaps:
+        """See `Engine.run`; with other noise, where some is given."""
+        outputs = self._run(images, noise)
+        return VoteMaps(outputs["mean"], outputs["spread"])
+
+    def probe(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """See `ProbingEngine.probe`."""
+        return self._run(images, None)
 
     @torch.inference_mode()
-    def run(self, images: NDArray[np.float32]) -> VoteMaps:
-        """See `Engine.run`."""
+    def _run(self, images: NDArray[np.float32], noise: SamplerNoise | None) -> dict[str, NDArray[np.float32]]:
+        given = () if noise is None else (noise.x_T, noise.z, noise.posterior)
+        inputs = [None if values is None else values.to(self.device) for values in given]
         with exact_float32():
-            mean, spread = self._sampler(torch.from_numpy(images).to(self.device))
-        return VoteMaps(mean.cpu().numpy(), spread.cpu().numpy())
+            outputs = self._sampler(torch.from_numpy(images).to(self.device), *inputs)
+        return named_outputs(tuple(outputs))

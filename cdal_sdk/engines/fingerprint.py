@@ -10,7 +10,7 @@ from cdal_sdk.engines.base import Target
 
 __all__ = ["GRAPH_VERSION", "differences", "fingerprint", "identity"]
 
-GRAPH_VERSION = 2
+GRAPH_VERSION = 3
 """Raised whenever the fused graph computes something else than before."""
 
 Fingerprint = dict[str, object]
@@ -32,7 +32,8 @@ def fingerprint(engine: str, target: Target, environment: Mapping[str, str]) -> 
         "betas": list(sampling.schedule.betas),
         "label_shape": list(sampling.label_shape),
         "votes": sampling.votes,
-        "seed": sampling.seed,
+        "seed": None if target.free_noise else sampling.seed,
+        "free_noise": target.free_noise,
         "posterior_noise": sampling.posterior_noise,
         "device": target.device,
         "precision": target.precision,

@@ -1,7 +1,8 @@
 """The deployment form of a generator: everything that noise, time and weights fix is computed once and stored.
 
 The U-Net's walk stays that of `Generator.denoise`; its blocks are replaced by ones that hold, for each step and vote,
-the finished scales, shifts and biases. On top of that come rewrites that are exact up to float32 rounding:
+the finished scales, shifts and biases; where the noise stays free, scales and shifts are still computed from the
+latent. On top of that come rewrites that are exact up to float32 rounding:
 
 - the time embedding is part of the first convolution's bias, the factor 1/sqrt(2) part of weights and biases;
 - norm, scale, shift and SiLU are one module, so that an exporter can choose their form;
@@ -16,78 +17,97 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdal_sdk.diffusion import SamplerNoise, Schedule, VoteStatistics, sample, vote_statistics
+from cdal_sdk.diffusion import SamplerNoise, Schedule
 from cdal_sdk.network import Generator
 from cdal_sdk.network.blocks import AdaptiveGroupNorm, EncoderBlock, ResidualBlock, SelfAttention
-from cdal_sdk.network.generator import Steering
+from cdal_sdk.network.embedding import LatentMapping
 from cdal_sdk.network.resample import FirDownsample, FirUpsample, PyramidDownsample
 
-__all__ = ["CONVOLUTIONS", "Attention", "Doubling", "FoldedNorm", "FoldedSampler", "FoldedSteering", "StepConv", "fold"]
+__all__ = ["CONVOLUTIONS", "Attention", "Doubling", "FoldedNorm", "FoldedSteering", "StepConv", "fold"]
 
 _SQRT_HALF = math.sqrt(0.5)
 _EPSILON = 1e-6  # of the adaptive norms
 
 
 class FoldedSteering(NamedTuple):
-    """Takes the place of `Steering` where blocks are folded: they look their constants up."""
+    """Takes the place of `Steering` where blocks are folded: they look their constants up.
+
+    The style [vote, latent_width] of a step is only there where the noise is free.
+    """
 
     step: int
     images: int
+    style: Tensor | None = None
 
 
 class FoldedNorm(nn.Module):
-    """Group norm with finished scale and shift, and a SiLU where one follows.
+    """Group norm with scale and shift, and a SiLU where one follows.
 
     Args:
         groups: of the norm.
         epsilon: under the root.
-        scale: [1, 1, c] for all steps and votes, or [step, vote, c].
-        shift: like scale.
+        values: finished scale and shift, [1, 1, c] for all steps and votes or [step, vote, c]; or the layer that makes
+            both of a style.
         activate: whether a SiLU follows.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, groups: int, epsilon: float, scale: Tensor, shift: Tensor, *, activate: bool) -> None:
+    def __init__(
+        self, groups: int, epsilon: float, values: tuple[Tensor, Tensor] | nn.Linear, *, activate: bool
+    ) -> None:
         super().__init__()
         self.groups, self.epsilon, self.activate = groups, epsilon, activate
-        self.register_buffer("scale", scale.detach().clone())
-        self.register_buffer("shift", shift.detach().clone())
+        self.style: nn.Linear | None = None
+        if isinstance(values, nn.Linear):
+            self.style = values
+        else:
+            for name, value in zip(("scale", "shift"), values, strict=True):
+                self.register_buffer(name, value.detach().clone())
 
     @classmethod
     def of(cls, norm: nn.GroupNorm, *, activate: bool = True) -> FoldedNorm:
         """The same for every step and vote."""
-        scale, shift = norm.weight[None, None], norm.bias[None, None]
-        return cls(norm.num_groups, norm.eps, scale, shift, activate=activate)
+        return cls(norm.num_groups, norm.eps, (norm.weight[None, None], norm.bias[None, None]), activate=activate)
 
     @classmethod
-    def adaptive(cls, norm: AdaptiveGroupNorm, styles: Tensor) -> FoldedNorm:
-        """With the scale and shift of each step and vote; styles [step, vote, latent_width]."""
-        return cls(norm.groups, _EPSILON, *norm.style(styles).chunk(2, dim=-1), activate=True)
+    def adaptive(cls, norm: AdaptiveGroupNorm, styles: Tensor | None) -> FoldedNorm:
+        """With the scale and shift of each step and vote, styles [step, vote, latent_width]; or free."""
+        if styles is None:
+            return cls(norm.groups, _EPSILON, norm.style, activate=True)
+        scale, shift = norm.style(styles).chunk(2, dim=-1)
+        return cls(norm.groups, _EPSILON, (scale, shift), activate=True)
 
     @property
     def steered(self) -> bool:
         """Whether scale and shift differ from step to step and vote to vote."""
-        return self.scale.shape[:2] != (1, 1)
+        return self.style is not None or self.scale.shape[:2] != (1, 1)
 
-    def forward(self, h: Tensor, step: int = 0, images: int = 1) -> Tensor:
+    def forward(self, h: Tensor, step: int = 0, images: int = 1, style: Tensor | None = None) -> Tensor:
         """Normalise, scale and shift h, then activate it."""
         scale, shift = (
-            values[step][:, None].expand(-1, images, -1).flatten(0, 1)[:, :, None, None]
+            values[:, None].expand(-1, images, -1).flatten(0, 1)[:, :, None, None]
             if self.steered
-            else values[0, 0][None, :, None, None]
-            for values in (self.scale, self.shift)
+            else values[:, :, None, None]
+            for values in self._values(step, style)
         )
         h = torch.addcmul(shift, scale, F.group_norm(h, self.groups, eps=self.epsilon))
         return F.silu(h) if self.activate else h
+
+    def _values(self, step: int, style: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scale and shift [vote, c] of a step, or [1, c]."""
+        if self.style is not None:
+            scale, shift = self.style(style).chunk(2, dim=-1)
+            return scale, shift
+        step = step if self.steered else 0
+        return self.scale[step], self.shift[step]
 
 
 class StepConv(nn.Module):
@@ -129,10 +149,10 @@ class FoldedResidualBlock(nn.Module):
     Args:
         block: to be folded.
         times: time embedding of each step [step, time_width].
-        styles: style of each step and vote [step, vote, latent_width].
+        styles: style of each step and vote [step, vote, latent_width]; None where the noise is free.
     """
 
-    def __init__(self, block: ResidualBlock, times: Tensor, styles: Tensor) -> None:
+    def __init__(self, block: ResidualBlock, times: Tensor, styles: Tensor | None) -> None:
         super().__init__()
         out = block.conv2.out_channels
         self.norm1 = FoldedNorm.adaptive(block.norm1, styles)
@@ -149,10 +169,10 @@ class FoldedResidualBlock(nn.Module):
             if self.up:
                 self.raise_shortcut = Doubling(out)
 
-    def forward(self, h: Tensor, step: int, images: int) -> Tensor:
+    def forward(self, h: Tensor, step: int, images: int, style: Tensor | None) -> Tensor:
         """Residual branch plus shortcut, over sqrt(2)."""
-        branch = self.conv1(self.resample(self.norm1(h, step, images)), step)
-        branch = self.conv2(self.norm2(branch, step, images))
+        branch = self.conv1(self.resample(self.norm1(h, step, images, style)), step)
+        branch = self.conv2(self.norm2(branch, step, images, style))
         if self.shortcut is None:
             return cast("Tensor", h * _SQRT_HALF + branch)
         shortcut = self.raise_shortcut(self.shortcut(h)) if self.up else self.shortcut(self.resample(h))
@@ -203,22 +223,31 @@ class Attention(nn.Module):
         return result
 
 
-def fold(generator: Generator, schedule: Schedule, noise: SamplerNoise) -> Generator:
-    """A copy of the generator for one noise, whose blocks take a `FoldedSteering`; the original stays as it is."""
+def fold(generator: Generator, schedule: Schedule, noise: SamplerNoise, *, free_noise: bool = False) -> Generator:
+    """A copy of the generator whose blocks take a `FoldedSteering`; the original stays as it is.
+
+    Args:
+        generator: in eval mode.
+        schedule: the model's own.
+        noise: that is folded in.
+        free_noise: leave the latent out, so that scales and shifts follow from each step's style.
+    """
     with torch.no_grad():
         steering = [
             generator.steer(torch.tensor([step], device=noise.z.device), noise.z[step])
             for step in range(schedule.steps)
         ]
         times = torch.cat([s.time for s in steering])
-        styles = torch.stack([s.style for s in steering])
+        styles = None if free_noise else torch.stack([s.style for s in steering])
         folded = copy.deepcopy(generator)
-        folded.time_embedding = folded.latent_mapping = nn.Identity()  # type: ignore[assignment]
+        folded.time_embedding = nn.Identity()  # type: ignore[assignment]
+        if not free_noise:
+            folded.latent_mapping = nn.Identity()  # type: ignore[assignment]
         _fold_children(folded, times, styles)
     return folded.eval().requires_grad_(False)
 
 
-def _fold_children(module: nn.Module, times: Tensor, styles: Tensor) -> None:
+def _fold_children(module: nn.Module, times: Tensor, styles: Tensor | None) -> None:
     for name, child in list(module.named_children()):
         if isinstance(child, ResidualBlock):
             setattr(module, name, FoldedResidualBlock(child, times, styles))
@@ -228,7 +257,7 @@ def _fold_children(module: nn.Module, times: Tensor, styles: Tensor) -> None:
             setattr(module, name, Attention(child))
         elif isinstance(child, nn.GroupNorm):
             setattr(module, name, FoldedNorm.of(child, activate=False))
-        else:
+        elif not isinstance(child, LatentMapping):
             _fold_children(child, times, styles)
 
 
@@ -246,37 +275,3 @@ def _scaled(conv: nn.Conv2d, factor: float) -> nn.Conv2d:
 
 CONVOLUTIONS = (nn.Conv2d, StepConv, Doubling, FirDownsample, PyramidDownsample)
 """Modules of a folded generator that convolve: half precision is about them, and they can be its float32 islands."""
-
-
-class FoldedSampler(nn.Module):
-    """`FusedSampler` over a folded generator: the same results, less work. Arguments as there."""
-
-    x_T: Tensor  # noqa: N815 - the method's symbol
-    posterior: Tensor | None
-
-    def __init__(self, generator: Generator, schedule: Schedule, noise: SamplerNoise) -> None:
-        super().__init__()
-        self.generator = fold(generator, schedule, noise)
-        self.schedule = schedule
-        self.register_buffer("x_T", noise.x_T)
-        self.register_buffer("posterior", noise.posterior)
-
-    def forward(self, image: Tensor) -> VoteStatistics:
-        """Image [n, channel, h, w] to mean and spread over votes, [n, label, h, w] each."""
-        votes, (images, _, height, width) = len(self.x_T), image.shape
-        condition = self.generator.encode(image).repeat(votes, 1, 1, 1)
-
-        def for_each_image(canvas: Tensor) -> Tensor:
-            return canvas[:, None, :, :height, :width].expand(-1, images, -1, -1, -1).flatten(0, 1)
-
-        def denoise(x: Tensor, step: int) -> Tensor:
-            return self.generator.denoise(x, condition, cast("Steering", FoldedSteering(step, images)))
-
-        draws: Sequence[Tensor] = () if self.posterior is None else tuple(self.posterior)
-        noise = SamplerNoise(
-            x_T=for_each_image(self.x_T),
-            z=self.x_T.new_zeros(0),  # folded
-            posterior=torch.stack([for_each_image(draw) for draw in draws]) if draws else None,
-        )
-        samples = sample(denoise, noise, self.schedule)
-        return vote_statistics(samples.reshape(votes, -1, *samples.shape[1:]))

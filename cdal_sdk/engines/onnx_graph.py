@@ -13,25 +13,28 @@ from typing import Any, cast
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 from torch import Tensor, fx, nn
 
-from cdal_sdk.engines.folded import CONVOLUTIONS, FoldedSampler, FoldedSteering
-from cdal_sdk.engines.onnx_layers import FUNCTIONS, MODULES, GraphOptions, LayerWriter, Map
+from cdal_sdk.engines.folded import FoldedSteering
+from cdal_sdk.engines.fused import FoldedSampler
+from cdal_sdk.engines.onnx_layers import FUNCTIONS, MODULES, write_latent_mapping
+from cdal_sdk.engines.onnx_maps import FLOAT, GraphOptions, LayerWriter, Map
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 from cdal_sdk.network.generator import Steering
 
 __all__ = ["GraphOptions", "write_graph"]
 
-_FLOAT = TensorProto.FLOAT
-
 
 def write_graph(sampler: FoldedSampler, options: GraphOptions) -> onnx.ModelProto:
-    """The sampler as a checked ONNX model.
+    """The sampler as a checked ONNX model, all of whose inputs and outputs are float32.
 
     Its input is `image` [batch, channel, height, width], its outputs are `mean` and `spread` [batch, label, height,
-    width], all float32; with probes also `x0_step<i>` [vote * batch, label, height, width] and convolutions by name.
+    width]; with probes also `step<i>`, the vote mean of that step's clean label, shaped like them.
+
+    With free noise further inputs are `x_T` [vote, label, height, width], `z` [step, vote, latent] and, where the
+    sampler draws from the posterior, `posterior` [step, vote, label, height, width], whose entry 0 is not read.
     """
     return _SamplerGraph(sampler, options).write()
 
@@ -48,59 +51,85 @@ class _Denoise(nn.Module):
         super().__init__()
         self.generator, self.step = generator, step
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        return self.generator.denoise(x, condition, cast("Steering", FoldedSteering(self.step, 1)))
+    def forward(self, x: Tensor, condition: Tensor, style: Tensor | None) -> Tensor:
+        return self.generator.denoise(x, condition, cast("Steering", FoldedSteering(self.step, 1, style)))
 
 
 class _SamplerGraph(LayerWriter):
     def __init__(self, sampler: FoldedSampler, options: GraphOptions) -> None:
         super().__init__(options, len(sampler.x_T))
         self.sampler = sampler
-        self._probes: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
 
     def write(self) -> onnx.ModelProto:
-        sampler, options, out = self.sampler, self.options, self.out
+        sampler, out = self.sampler, self.out
         config, steps = sampler.generator.config, sampler.schedule.steps
-        out.scope = "votes"
-        self.index_votes()
         condition = self._trace(sampler.generator.encoder, "encoder", Map("image", config.image_channels))
-        if options.batch != 1:  # a single image broadcasts by itself
-            repeats = out.constant([self.votes, 1, 1, 1])
-            condition = replace(condition, name=out.node("Tile", condition.name, repeats))
-        x = self._noise(sampler.x_T)
+        condition = self._for_each_vote(condition)
+        styles = self._styles()
+        x = self._noise("x_T", sampler.x_T)
         for step in reversed(range(steps)):
-            x0 = self.cast(self._trace(_Denoise(sampler.generator, step), f"step{step}", x, condition), _FLOAT)
-            x0 = replace(x0, name=out.node("Identity", x0.name, name=f"x0_step{step}"))
-            if options.probes != "none":
-                self._probe(x0)
+            denoise = _Denoise(sampler.generator, step)
+            x0 = self.cast(self._trace(denoise, f"step{step}", x, condition, styles[step]), FLOAT)
+            if self.options.probes:
+                self._statistics(x0, f"step{step}", None)
             x = self._posterior(x0, x, step)
-        self._statistics(x)
-        batch = "batch" if options.batch is None else options.batch
-        height, width = options.size or ("height", "width")
+        self._statistics(x, "mean", "spread")
+        return out.model(self._inputs(), sorted(self._outputs, key=lambda output: output.name.startswith("step")))
 
-        def maps(name: str, channels: int) -> onnx.ValueInfoProto:
-            return helper.make_tensor_value_info(name, _FLOAT, [batch, channels, height, width])
+    def _inputs(self) -> list[onnx.ValueInfoProto]:
+        sampler, sides = self.sampler, self.options.size or ("height", "width")
+        shapes: dict[str, list[str | int | None]] = {
+            "image": ["batch", sampler.generator.config.image_channels, *sides]
+        }
+        if self.options.free_noise:
+            labels = sampler.x_T.shape[1]
+            shapes["x_T"], shapes["z"] = [self.votes, labels, *sides], list(sampler.z.shape)
+            if sampler.posterior is not None:
+                shapes["posterior"] = [sampler.schedule.steps, *shapes["x_T"]]
+        return [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in shapes.items()]
 
-        labels = config.label_channels
-        outputs = [maps("mean", labels), maps("spread", labels), *self._probes]
-        return out.model([maps("image", config.image_channels)], outputs)
+    def _for_each_vote(self, condition: Map) -> Map:
+        """Maps of each image for each vote."""
+        self.out.scope = "votes"
+        return replace(condition, name=self.out.node("Concat", *[condition.name] * self.votes, axis=0))
 
-    def _noise(self, canvas: Tensor) -> Map:
-        """Noise [vote, label, H, W] for every image, cut to the images' size."""
-        out, size = self.out, self.options.size
+    def _styles(self) -> list[str | None]:
+        """The style [vote, latent_width] of each step, where the noise is free."""
+        out, steps = self.out, self.sampler.schedule.steps
+        if not self.options.free_noise:
+            return [None] * steps
+        out.scope = "latent"
+        styles = write_latent_mapping(self, self.sampler.generator.latent_mapping, "z")
+        return [out.node("Squeeze", self._entry(styles, step), out.constant([0])) for step in range(steps)]
+
+    def _entry(self, values: str, step: int) -> str:
+        out = self.out
+        return out.node("Slice", values, out.constant([step]), out.constant([step + 1]), out.constant([0]))
+
+    def _noise(self, name: str, canvas: Tensor, step: int | None = None) -> Map:
+        """Noise for every image: an input [vote, label, h, w], or a constant [vote, label, H, W] cut to size."""
+        out, size, channels = self.out, self.options.size, canvas.shape[1]
         out.scope = "noise"
+        shape = self.shape(-1, channels)
+        if self.options.free_noise:
+            if step is not None:
+                name = out.node("Squeeze", self._entry(name, step), out.constant([0]))
+            return Map(self.for_each_image(name, 4, shape), channels)
         if size is not None:
-            return Map(self.for_each_image(canvas[:, :, : size[0], : size[1]]), canvas.shape[1])
-        end = out.node("Shape", "image", start=2, end=4)
-        values = out.node("Slice", self.for_each_image(canvas), out.constant([0, 0]), end, out.constant([2, 3]))
-        return Map(values, canvas.shape[1])
+            return Map(self.for_each_image(out.constant(canvas[:, :, : size[0], : size[1]]), 4, shape), channels)
+        seen = out.node("Slice", out.constant(canvas), out.constant([0, 0]), self.sides(), out.constant([2, 3]))
+        return Map(self.for_each_image(seen, 4, shape), channels)
 
     def _posterior(self, x0: Map, x_t: Map, step: int) -> Map:
         """See `Schedule.posterior`."""
         out, schedule = self.out, self.sampler.schedule
         draw = None
         if self.sampler.posterior is not None and step > 0:
-            draw = self._noise(self.sampler.posterior[step] * float(schedule.posterior_std[step])).name
+            deviation = float(schedule.posterior_std[step])
+            draw = self._noise("posterior", self.sampler.posterior[step] * deviation, step).name
+            if self.options.free_noise:
+                draw = out.node("Mul", draw, out.constant(np.array(deviation, np.float32)))
         out.scope = f"step{step}.posterior"
 
         def weighted(value: str, weight: float) -> str | None:
@@ -115,28 +144,24 @@ class _SamplerGraph(LayerWriter):
             total = out.node("Add", total, term)
         return replace(x0, name=total)
 
-    def _statistics(self, samples: Map) -> None:
-        """See `vote_statistics`."""
-        out, size = self.out, self.options.size
+    def _statistics(self, samples: Map, mean: str, spread: str | None) -> None:
+        """Outputs of these names; see `vote_statistics`."""
+        out = self.out
         out.scope = "statistics"
-        axes, votes, single = out.constant([0]), samples.name, self.options.batch == 1
-        if not single:
-            shape = [self.votes, -1, samples.channels]
-            if size is None:
-                sides = out.node("Shape", "image", start=2, end=4)
-                target = out.node("Concat", out.constant(shape), sides, axis=0)
-            else:
-                target = out.constant([*shape, *size])
-            votes = out.node("Reshape", votes, target)
-        mean = out.node("ReduceMean", votes, axes, name="mean", keepdims=int(single))
-        deviation = out.node("Sub", votes, mean)
-        variance = out.node("ReduceMean", out.node("Mul", deviation, deviation), axes, keepdims=int(single))
-        out.node("Sqrt", variance, name="spread")
+        axes = out.constant([0])
+        votes = out.node("Reshape", samples.name, self.shape(self.votes, -1, samples.channels))
+        centre = out.node("ReduceMean", votes, axes)
+        self._output(out.node("Squeeze", centre, axes, name=mean), samples)
+        if spread is not None:
+            deviation = out.node("Sub", votes, centre)
+            variance = out.node("ReduceMean", out.node("Mul", deviation, deviation), axes, keepdims=0)
+            self._output(out.node("Sqrt", variance, name=spread), samples)
 
-    def _probe(self, h: Map) -> None:
-        self._probes.append(helper.make_tensor_value_info(h.name, h.kind, [None, h.channels, None, None]))
+    def _output(self, name: str, like: Map) -> None:
+        shape = ["batch", like.channels, *(self.options.size or ("height", "width"))]
+        self._outputs.append(helper.make_tensor_value_info(name, FLOAT, shape))
 
-    def _trace(self, module: nn.Module, scope: str, *inputs: Map) -> Map:
+    def _trace(self, module: nn.Module, scope: str, *inputs: Map | str | None) -> Map:
         """Write a module, following its own forward."""
         values: dict[fx.Node, Any] = {}
         waiting = iter(inputs)
@@ -152,8 +177,6 @@ class _SamplerGraph(LayerWriter):
                 self.out.scope = f"{scope}.{str(node.target).removeprefix('generator.')}"
                 leaf = module.get_submodule(str(node.target))
                 values[node] = MODULES[type(leaf)](self, leaf, *arguments)
-                if self.options.probes == "layers" and isinstance(leaf, CONVOLUTIONS):
-                    self._probe(values[node])
             elif node.target in FUNCTIONS:
                 self.out.scope = f"{scope}.{node.name}"
                 values[node] = FUNCTIONS[node.target](self, *arguments, **look_up(node.kwargs))

@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from cdal_sdk.engines.base import Precision, Target, VoteMaps
-from cdal_sdk.engines.folded import FoldedSampler
+from cdal_sdk.diffusion import SamplerNoise
+from cdal_sdk.engines.base import Precision, Target, VoteMaps, fold_for, noise_inputs
 from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
 from cdal_sdk.engines.onnx_writer import OPSET
 from cdal_sdk.errors import EngineError
@@ -28,7 +28,7 @@ class OnnxEngine:
         model: a file, or a serialised model.
         device: "cpu" or "cuda".
         precision: in which the graph convolves.
-        outputs: names of further outputs for `probe`.
+        noise: what a graph with free noise is given; None for any other graph.
 
     Raises:
         EngineError: if ONNX Runtime refuses it.
@@ -36,8 +36,10 @@ class OnnxEngine:
 
     name = "onnx"
 
-    def __init__(self, model: Path | bytes, device: str, precision: Precision) -> None:
-        self.device, self.precision = device, precision
+    def __init__(
+        self, model: Path | bytes, device: str, precision: Precision, noise: SamplerNoise | None = None
+    ) -> None:
+        self.device, self.precision, self._noise = device, precision, noise
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors; its warnings speak of shapes that a Resize leaves open
         try:
@@ -49,24 +51,23 @@ class OnnxEngine:
                 f"ONNX Runtime does not open this ({error})", where=where, remedy="export it again"
             ) from error
 
-    def run(self, images: NDArray[np.float32]) -> VoteMaps:
-        """See `Engine.run`."""
-        mean, spread = self._session.run(["mean", "spread"], {"image": images})
+    def run(self, images: NDArray[np.float32], noise: SamplerNoise | None = None) -> VoteMaps:
+        """See `Engine.run`; with other noise, where some is given and the graph has it free."""
+        inputs = {"image": images, **noise_inputs(noise or self._noise, *images.shape[2:])}
+        mean, spread = self._session.run(["mean", "spread"], inputs)
         return VoteMaps(mean, spread)
 
     def probe(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Every output of a graph that was written with probes."""
+        """See `ProbingEngine.probe`."""
         names = [output.name for output in self._session.get_outputs()]
-        return {
-            n: np.asarray(v, np.float32)
-            for n, v in zip(names, self._session.run(names, {"image": images}), strict=True)
-        }
+        inputs = {"image": images, **noise_inputs(self._noise, *images.shape[2:])}
+        return dict(zip(names, self._session.run(names, inputs), strict=True))
 
 
 class _OnnxBuilder:
     suffix = ".onnx"
     needs_device = False
-    takes_islands = True
+    takes_islands = takes_free_noise = takes_probes = True
 
     def precisions(self, device: str) -> tuple[Precision, ...]:
         if _PROVIDERS[device] not in onnxruntime.get_available_providers():
@@ -77,14 +78,11 @@ class _OnnxBuilder:
         return {"opset": str(OPSET), "onnxruntime": onnxruntime.__version__}
 
     def build(self, generator: Generator, target: Target, path: Path) -> None:
-        sampling = target.sampling
-        sampler = FoldedSampler(generator, sampling.schedule, sampling.noise())
-        size = target.canvas if target.fixed_size else None
-        options = GraphOptions(size=size, precision=target.precision, islands=target.islands)
-        path.write_bytes(write_graph(sampler, options).SerializeToString())
+        graph = write_graph(fold_for(generator, target), GraphOptions.of(target))
+        path.write_bytes(graph.SerializeToString())
 
     def load(self, path: Path, target: Target) -> OnnxEngine:
-        return OnnxEngine(path, target.device, target.precision)
+        return OnnxEngine(path, target.device, target.precision, target.noise)
 
 
 BUILDER = _OnnxBuilder()

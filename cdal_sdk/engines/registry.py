@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -51,6 +52,15 @@ ENGINES = (
     ),
     EngineKind("cuda-graph", "cuda_graph", ("cuda",), describes="PyTorch in half precision, replayed as a CUDA graph"),
     EngineKind(
+        "openvino-int8",
+        "openvino_int8",
+        ("cpu",),
+        "openvino",
+        ("openvino", "onnx"),
+        automatic=False,
+        describes="OpenVINO, quantised after training; made by an export only",
+    ),
+    EngineKind(
         "openvino", "openvino_cpu", ("cpu",), "openvino", ("openvino", "onnx"), describes="OpenVINO, bf16 if possible"
     ),
     EngineKind(
@@ -78,9 +88,14 @@ def engine_kind(name: str) -> EngineKind:
     return next(kind for kind in ENGINES if kind.name == check_engine_name(name))
 
 
-def candidates(device: str) -> tuple[EngineKind, ...]:
-    """What `auto` tries on a device, fastest first."""
-    return tuple(kind for kind in ENGINES if kind.automatic and device in kind.devices)
+def candidates(device: str, stored: Iterable[str] = ()) -> tuple[EngineKind, ...]:
+    """What `auto` tries on a device, fastest first: also what it would not build, where it is among stored files."""
+    files = [name.removeprefix("engines/") for name in stored]
+
+    def came(kind: EngineKind) -> bool:
+        return any(name.startswith(f"{kind.name}-{device}-") for name in files)
+
+    return tuple(kind for kind in ENGINES if device in kind.devices and (kind.automatic or came(kind)))
 
 
 def builder_of(kind: EngineKind) -> Builder:

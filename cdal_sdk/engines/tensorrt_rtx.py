@@ -1,28 +1,26 @@
 """The TensorRT-RTX engine: built ahead of time from the ONNX graph, on any machine; it opens only on an RTX GPU.
 
 The network is strongly typed: what the graph says is half precision is half precision, and nothing else is. A build
-also proves that TensorRT takes every operator; `network_layers` tells what became of the graph.
+also proves that TensorRT takes every operator; `describe_network` tells what became of the graph.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorrt_rtx_bindings as trt
 import torch
 from numpy.typing import NDArray
 
-from cdal_sdk.engines.base import BatchProfile, Precision, Target, VoteMaps
-from cdal_sdk.engines.folded import FoldedSampler
+from cdal_sdk.engines.base import BatchProfile, Precision, Target, VoteMaps, fold_for
 from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 
-__all__ = ["BUILDER", "TensorRtEngine", "build_plan", "network_layers"]
+__all__ = ["BUILDER", "NetworkLayer", "TensorRtEngine", "build_plan", "describe_network"]
 
 _LOGGER = trt.Logger(trt.Logger.ERROR)
 
@@ -40,18 +38,32 @@ class _Network:
             raise EngineError(f"TensorRT refuses the graph: {problems}", remedy="export with --fp32 and compare")
 
 
-def network_layers(graph: bytes) -> Counter[tuple[str, str]]:
-    """How many layers of each kind and output type TensorRT makes of an ONNX graph, by (layer, type).
+class NetworkLayer(NamedTuple):
+    """A layer of TensorRT's network definition: name as in the graph, kind, and type of its result."""
+
+    name: str
+    kind: str
+    precision: str
+
+
+def describe_network(graph: bytes) -> list[NetworkLayer]:
+    """The layers that TensorRT makes of an ONNX graph.
 
     Raises:
         EngineError: if it refuses an operator.
     """
-    network = _Network(graph).definition
-    layers = (network.get_layer(i) for i in range(network.num_layers))
-    return Counter((layer.type.name, layer.get_output(0).dtype.name) for layer in layers)
+    network = _Network(graph)
+    layers = (network.definition.get_layer(i) for i in range(network.definition.num_layers))
+    return [NetworkLayer(layer.name, layer.type.name, layer.get_output(0).dtype.name) for layer in layers]
 
 
-def build_plan(graph: bytes, batch: BatchProfile, smallest: tuple[int, int], largest: tuple[int, int]) -> bytes:
+def build_plan(
+    graph: bytes,
+    batch: BatchProfile,
+    smallest: tuple[int, int],
+    largest: tuple[int, int],
+    architectures: Sequence[str] = (),
+) -> bytes:
     """Build a serialised engine; no GPU is needed.
 
     Args:
@@ -59,6 +71,8 @@ def build_plan(graph: bytes, batch: BatchProfile, smallest: tuple[int, int], lar
         batch: images at once.
         smallest: height and width.
         largest: height and width; also what the engine is tuned for.
+        architectures: of GPUs that it shall run on, such as "SM89"; every one where there are none. Building takes
+            time in proportion.
 
     Raises:
         EngineError: if TensorRT refuses the graph or cannot build it.
@@ -70,6 +84,9 @@ def build_plan(graph: bytes, batch: BatchProfile, smallest: tuple[int, int], lar
     shapes = [(n, channels, *size) for n, size in zip(batch, (smallest, largest, largest), strict=True)]
     profile.set_shape("image", *shapes)
     config.add_optimization_profile(profile)
+    config.num_compute_capabilities = len(architectures)
+    for index, name in enumerate(architectures):
+        config.set_compute_capability(trt.ComputeCapability.__members__[name], index)
     plan = network.builder.build_serialized_network(network.definition, config)
     if plan is None:
         raise EngineError("TensorRT could not build the engine", remedy="see its messages above")
@@ -124,6 +141,7 @@ class _TensorRtBuilder:
     suffix = ".tensorrt-rtx.engine"
     needs_device = False
     takes_islands = True
+    takes_free_noise = takes_probes = False
 
     def precisions(self, device: str) -> tuple[Precision, ...]:
         return ("fp16", "fp32") if device == "cuda" and torch.cuda.is_available() else ()
@@ -132,12 +150,8 @@ class _TensorRtBuilder:
         return {"tensorrt-rtx": trt.__version__}
 
     def build(self, generator: Generator, target: Target, path: Path) -> None:
-        sampling = target.sampling
-        sampler = FoldedSampler(generator, sampling.schedule, sampling.noise())
-        size = target.canvas if target.fixed_size else None
-        options = GraphOptions(size=size, precision=target.precision, islands=target.islands)
         smallest = target.canvas if target.fixed_size else (generator.config.divisor,) * 2
-        graph = write_graph(sampler, options).SerializeToString()
+        graph = write_graph(fold_for(generator, target), GraphOptions.of(target)).SerializeToString()
         path.write_bytes(build_plan(graph, target.batch, smallest, target.canvas))
 
     def load(self, path: Path, target: Target) -> TensorRtEngine:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cdal_sdk.diffusion import VoteStatistics
-from cdal_sdk.engines.base import Precision, Target, VoteMaps
-from cdal_sdk.engines.folded import FoldedSampler
+from cdal_sdk.engines.base import Precision, Target, VoteMaps, fold_for
+from cdal_sdk.engines.fused import FoldedSampler
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 
@@ -66,7 +66,7 @@ class TorchTensorRtEngine:
 class _TorchTensorRtBuilder:
     suffix = ".tensorrt.ts"
     needs_device = True
-    takes_islands = False
+    takes_islands = takes_free_noise = takes_probes = False
 
     def precisions(self, device: str) -> tuple[Precision, ...]:
         return ("fp16", "bf16", "fp32") if device == "cuda" and torch.cuda.is_available() else ()
@@ -81,7 +81,7 @@ class _TorchTensorRtBuilder:
         }
 
     def build(self, generator: Generator, target: Target, path: Path) -> None:
-        sampling, config, batch = target.sampling, generator.config, target.batch
+        config, batch = generator.config, target.batch
         half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(target.precision)
         # TensorRT wants all sizes between a smallest and a largest one; the network's divisor is ours to keep.
         largest = target.canvas
@@ -100,8 +100,7 @@ class _TorchTensorRtBuilder:
         )
         try:
             with torch.no_grad():
-                sampler = FoldedSampler(generator, sampling.schedule, sampling.noise())
-                module = _Autocast(sampler, half).cuda().eval()
+                module = _Autocast(fold_for(generator, target), half).cuda().eval()
                 program = torch.export.export(module, (example,), dynamic_shapes={"image": dimensions}, strict=False)
                 compiled = torch_tensorrt.dynamo.compile(
                     program, inputs=[shapes], use_explicit_typing=True, truncate_double=True, min_block_size=1

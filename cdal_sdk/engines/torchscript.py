@@ -12,26 +12,27 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from cdal_sdk.diffusion import Sampling
-from cdal_sdk.engines.base import Precision, Target, VoteMaps, exact_float32
-from cdal_sdk.engines.folded import FoldedSampler
+from cdal_sdk.diffusion import SamplerNoise
+from cdal_sdk.engines.base import Precision, Target, VoteMaps, exact_float32, fold_for, named_outputs
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 
 __all__ = ["BUILDER", "TorchScriptEngine", "trace"]
 
 
-def trace(generator: Generator, sampling: Sampling, device: str = "cpu") -> torch.jit.ScriptModule:
+def trace(generator: Generator, target: Target) -> torch.jit.ScriptModule:
     """Trace and freeze the folded sampler; batch, height and width stay dynamic."""
     # Where the canvas has room, an example that is neither square nor the canvas: no size can hide as a constant.
-    side, (_, canvas_height, canvas_width) = generator.config.divisor, sampling.label_shape
+    side, (_, canvas_height, canvas_width) = generator.config.divisor, target.sampling.label_shape
     height, width = min(2 * side, canvas_height), min(3 * side, canvas_width)
-    example = torch.zeros(2, generator.config.image_channels, height, width, device=device)
+    example = [torch.zeros(2, generator.config.image_channels, height, width), *_tensors(target.noise)]
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")  # of the size check, settled while tracing, and of TorchScript's age
-        sampler = FoldedSampler(generator, sampling.schedule, sampling.noise()).to(device).eval()
-        traced: torch.jit.ScriptModule = torch.jit.trace(sampler, example, check_trace=False)  # type: ignore[no-untyped-call]
+        sampler = fold_for(generator, target).to(target.device)
+        inputs = tuple(values.to(target.device) for values in example)
+        traced: torch.jit.ScriptModule = torch.jit.trace(sampler, inputs, check_trace=False)  # type: ignore[no-untyped-call]
         frozen: torch.jit.ScriptModule = torch.jit.freeze(traced)
     return frozen
 
@@ -42,27 +43,42 @@ class TorchScriptEngine:
     Args:
         module: from `trace`, or loaded.
         device: where it was traced for.
+        noise: what a module with free noise is given; None for any other.
     """
 
     name = "torchscript"
     precision: Precision = "fp32"
 
-    def __init__(self, module: torch.jit.ScriptModule, device: str) -> None:
-        self.device = device
-        self.module = module
+    def __init__(self, module: torch.jit.ScriptModule, device: str, noise: SamplerNoise | None = None) -> None:
+        self.device, self.module, self._noise = device, module, noise
+
+    def run(self, images: NDArray[np.float32], noise: SamplerNoise | None = None) -> VoteMaps:
+        """See `Engine.run`; with other noise, where some is given and the module has it free."""
+        outputs = self._run(images, noise or self._noise)
+        return VoteMaps(outputs["mean"], outputs["spread"])
+
+    def probe(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """See `ProbingEngine.probe`."""
+        return self._run(images, self._noise)
 
     @torch.inference_mode()
-    def run(self, images: NDArray[np.float32]) -> VoteMaps:
-        """See `Engine.run`."""
+    def _run(self, images: NDArray[np.float32], noise: SamplerNoise | None) -> dict[str, NDArray[np.float32]]:
+        inputs = [values.to(self.device) for values in (torch.from_numpy(images), *_tensors(noise))]
         with exact_float32():
-            mean, spread = self.module(torch.from_numpy(images).to(self.device))
-        return VoteMaps(mean.cpu().numpy(), spread.cpu().numpy())
+            return named_outputs(tuple(self.module(*inputs)))
+
+
+def _tensors(noise: SamplerNoise | None) -> list[Tensor]:
+    """Noise as the inputs that follow the image."""
+    given = () if noise is None else (noise.x_T, noise.z, noise.posterior)
+    return [values for values in given if values is not None]
 
 
 class _TorchScriptBuilder:
     suffix = ".torchscript.pt"
     needs_device = True  # constants of the trace live on the device
     takes_islands = False
+    takes_free_noise = takes_probes = True
 
     def precisions(self, device: str) -> tuple[Precision, ...]:
         return ("fp32",) if device == "cpu" or torch.cuda.is_available() else ()
@@ -74,7 +90,7 @@ class _TorchScriptBuilder:
     def build(self, generator: Generator, target: Target, path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            torch.jit.save(trace(generator, target.sampling, target.device), str(path))
+            torch.jit.save(trace(generator, target), str(path))
 
     def load(self, path: Path, target: Target) -> TorchScriptEngine:
         try:
@@ -83,7 +99,7 @@ class _TorchScriptBuilder:
                 module = torch.jit.load(str(path), map_location=target.device)  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError) as error:
             raise EngineError("the TorchScript file cannot be read", where=path, remedy="export it again") from error
-        return TorchScriptEngine(module, target.device)
+        return TorchScriptEngine(module, target.device, target.noise)
 
 
 BUILDER = _TorchScriptBuilder()

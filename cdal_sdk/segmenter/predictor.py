@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,6 +41,7 @@ __all__ = ["Inferred", "Segmenter"]
 # Pixels of a batch: a CPU is fastest while its activations, times the votes, stay in the cache; a GPU wants to be full.
 _BATCH_PIXELS = {"cpu": 4 * 64 * 64, "cuda": 32 * 256 * 256}
 _Ready = tuple[Study, Prepared, Timing]
+_log = logging.getLogger(__name__)
 _LOOKAHEAD = 2  # cases read while the engine works; more would only hold memory
 
 
@@ -81,6 +83,8 @@ class Segmenter:
         force: accept what lies outside the model's domain.
         read_timeout: seconds that a stream of cases waits for one to be read.
         precision: of the engine's convolutions; None for the fastest that agrees with the reference.
+        progress: called with what takes long, when an engine is built and held against the reference at its first
+            use; None writes it to the log.
 
     Raises:
         ModelError: if the model does not exist or is damaged.
@@ -100,6 +104,7 @@ class Segmenter:
         force: bool = False,
         read_timeout: float = 600.0,
         precision: Precision | None = None,
+        progress: Callable[[str], None] | None = None,
     ) -> None:
         for name, value, least in (("votes", votes, 1), ("seed", seed, 0), ("batch size", batch_size, 1)):
             if value is not None and value < least:
@@ -128,6 +133,7 @@ class Segmenter:
             stored=loaded.files,
             gate=gate,
             cache=EngineCache(default_cache_folder()),
+            say=progress or _log.info,
         )
         self.engine: Engine = make_engine(engine_name, request)
         height, width = manifest.plan.canvas

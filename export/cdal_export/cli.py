@@ -25,7 +25,7 @@ def export(
     fp32: Annotated[bool, typer.Option("--fp32", help="Everything in single precision (default).")] = False,
     engines: Annotated[
         list[str] | None,
-        typer.Option("--engine", help="auto, openvino, onnx, torchscript, tensorrt, tensorrt-rtx; repeatable."),
+        typer.Option("--engine", help="auto, or a name of docs/export.md; repeatable."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Images to hold the engine against; else a synthetic one.")] = None,
     keep_images: Annotated[
@@ -33,6 +33,12 @@ def export(
     ] = False,
     islands: Annotated[
         bool, typer.Option("--islands", help="Where half precision fails, retry with the worst layers in float32.")
+    ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantise the OpenVINO engine after training, on the gate's images.")
+    ] = False,
+    free_noise: Annotated[
+        bool, typer.Option("--free-noise", help="Engines that take their noise as inputs, for any seed.")
     ] = False,
     triton: Annotated[
         Path | None, typer.Option(help="Also write a Triton model repository with the ONNX and TensorRT engines.")
@@ -63,6 +69,8 @@ def export(
         data=data,
         keep_images=keep_images,
         islands=islands,
+        free_noise=free_noise,
+        int8=int8,
     )
     target = out or Path(f"{Path(checkpoint).stem}.cdal")
     with console.status("exporting") if console.is_terminal else _Quiet():
@@ -71,8 +79,8 @@ def export(
         say(f"{engine.name} in {engine.precision}: {engine.agreement or 'not yet gated'}")
         if engine.rehearsal is not None:
             say(f"  its arithmetic, emulated on the CPU: {engine.rehearsal}")
-        for difference in engine.steps:
-            say(f"  {difference}")
+        for step in engine.steps:
+            say(f"  {step}")
     for name in exported.manifest.files:
         say(f"{exported.folder / name}  {(exported.folder / name).stat().st_size / 1e6:.1f} MB")
     if triton is not None:

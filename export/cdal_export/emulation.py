@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cdal_sdk.engines import FoldedSampler, Precision, Target, VoteMaps
+from cdal_sdk.engines import Precision, Target, VoteMaps, fold_for
+from cdal_sdk.engines.base import named_outputs
 from cdal_sdk.engines.folded import CONVOLUTIONS, Attention
 from cdal_sdk.network import Generator
 
@@ -46,17 +47,21 @@ class EmulatedEngine:
         self._type, self._islands, self._watch = _TYPES.get(target.precision), target.islands, watch
         self._steps = target.sampling.schedule.steps
         self._calls: dict[str, int] = {}
-        self._sampler = FoldedSampler(generator, target.sampling.schedule, target.sampling.noise())
+        self._sampler = fold_for(generator, target)
         for name, module in self._sampler.generator.named_modules():
             if isinstance(module, (*CONVOLUTIONS, Attention)):
                 self._hook(name, module)
 
-    @torch.inference_mode()
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
+        outputs = self.probe(images)
+        return VoteMaps(outputs["mean"], outputs["spread"])
+
+    @torch.inference_mode()
+    def probe(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """See `ProbingEngine.probe`."""
         self._calls.clear()
-        mean, spread = self._sampler(torch.from_numpy(images))
-        return VoteMaps(mean.numpy(), spread.numpy())
+        return named_outputs(tuple(self._sampler(torch.from_numpy(images))))
 
     def _hook(self, name: str, module: nn.Module) -> None:
         """Round what goes into a layer, its weights and what comes out."""

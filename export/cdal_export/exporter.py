@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
 from cdal_export.emulation import EmulatedEngine, find_islands
-from cdal_export.steps import StepDifference, step_differences
+from cdal_export.judge import Judge
 from cdal_sdk.bundle import (
     GATE_FILE,
     Manifest,
@@ -28,6 +29,7 @@ from cdal_sdk.engines import (
     BuiltEngine,
     EngineKind,
     Precision,
+    ProbingEngine,
     Target,
     builder_of,
     candidates,
@@ -37,9 +39,8 @@ from cdal_sdk.engines import (
     stored_engine_names,
     usable_precisions,
 )
-from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.errors import EngineError, GateError, MissingExtraError, UsageError
-from cdal_sdk.gate import Agreement, Gate, Limits, gate_images, synthetic_images
+from cdal_sdk.gate import Agreement, Limits, StepAgreement, gate_images, synthetic_images
 from cdal_sdk.network import Generator
 from cdal_sdk.readers import discover, read_study
 from cdal_sdk.slicing import check_domain, match_channels
@@ -65,6 +66,8 @@ class ExportOptions:
         data: images for the gate; without it, those that travel with the model, else a synthetic one.
         keep_images: store the gate's images in the model folder, so that later builds are held against them, too.
         islands: where half precision fails the gate, retry with the offending layers in float32.
+        free_noise: engines take their noise as inputs; it is gated for two seeds.
+        int8: quantise the OpenVINO engine, on the gate's images.
         limits: of the gate.
     """
 
@@ -75,6 +78,8 @@ class ExportOptions:
     data: Path | None = None
     keep_images: bool = False
     islands: bool = False
+    free_noise: bool = False
+    int8: bool = False
     limits: Limits = _LIMITS
 
 
@@ -87,7 +92,7 @@ class ExportedEngine:
         file: in the model folder.
         precision: that it computes in.
         agreement: with the float32 reference; None where it cannot run here, so that it is gated at its first use.
-        steps: the difference after each step, where the engine can tell.
+        steps: agreement after each step, where the engine can tell.
         islands: layers that compute in float32 although the engine is in half precision.
         rehearsal: where it cannot run here, the agreement of its arithmetic, emulated on the CPU.
     """
@@ -96,7 +101,7 @@ class ExportedEngine:
     file: str
     precision: Precision
     agreement: Agreement | None
-    steps: tuple[StepDifference, ...] = ()
+    steps: tuple[StepAgreement, ...] = ()
     islands: tuple[str, ...] = ()
     rehearsal: Agreement | None = None
 
@@ -146,12 +151,18 @@ def export_model(
     generator.load_state_dict({name: value.float() for name, value in weights.items()})
 
     say(f"the gate compares with the float32 reference on {described}")
-    gate = Gate(manifest, TorchEngine(model.generator, sampling, "cpu"), images, options.limits)
+    judge = Judge(model.generator, manifest, sampling, images, options.limits)
     target = Target(
-        sampling, "cpu", options.precision, weights_identity(weights), fixed_size=manifest.plan.fit != "pad"
+        sampling,
+        "cpu",
+        options.precision,
+        weights_identity(weights),
+        fixed_size=manifest.plan.fit != "pad",
+        free_noise=options.free_noise,
+        calibration=tuple(images),
     )
     with tempfile.TemporaryDirectory() as scratch:
-        made = _Workshop(generator, target, gate, options, Path(scratch), say).make_all()
+        made = _Workshop(generator, target, judge, options, Path(scratch), say).make_all()
         files = {name: path for _, built in made for name, path in built.items()}
         if options.keep_images:
             kept = {f"{i:03d}": np.ascontiguousarray(array) for i, array in enumerate(images)}
@@ -167,14 +178,20 @@ class _Workshop:
 
     generator: Generator
     target: Target
-    gate: Gate
+    judge: Judge
     options: ExportOptions
     scratch: Path
     say: Say
 
     def make_all(self) -> list[tuple[ExportedEngine, dict[str, Path]]]:
-        names = dict.fromkeys(self.options.engines)
+        names = dict.fromkeys(map(self._quantised, self.options.engines) if self.options.int8 else self.options.engines)
         return [self._automatic() if name == "auto" else self._make(engine_kind(name)) for name in names]
+
+    @staticmethod
+    def _quantised(name: str) -> str:
+        if name not in ("auto", "openvino", "openvino-int8"):
+            raise UsageError(f"the engine '{name}' has no INT8 here", remedy="use --int8 with --engine openvino")
+        return "openvino-int8"
 
     def _automatic(self) -> tuple[ExportedEngine, dict[str, Path]]:
         """The fastest engine that can be built and passes here; says which and why."""
@@ -196,6 +213,11 @@ class _Workshop:
         runs_here = bool(builder.precisions(device))
         if not runs_here and builder.needs_device:
             raise EngineError(f"the engine '{kind.name}' can only be built on a {device} device")
+        if self.options.free_noise and not builder.takes_free_noise:
+            raise EngineError(
+                f"the engine '{kind.name}' takes its noise as constants only",
+                remedy="leave --free-noise out, or choose --engine onnx",
+            )
         precision = (
             usable_precisions(kind, builder, device, self.options.precision)[0] if runs_here else self.options.precision
         )
@@ -205,7 +227,7 @@ class _Workshop:
         builder.build(self.generator, target, path)
         engine = ExportedEngine(kind.name, stored_engine_names(kind, builder.suffix, target)[0], precision, None)
         if runs_here:
-            engine = self._gated(kind, builder, target, path, lambda target: builder.load(path, target))
+            engine = self._gated(kind, builder, target, path, partial(builder.load, path))
         else:
             self.say(f"{kind.name} cannot run here: it is stored as not yet gated, and gated at its first use")
             self.say("holding its arithmetic against the reference, emulated on the CPU")
@@ -223,14 +245,14 @@ class _Workshop:
     ) -> ExportedEngine:
         """Hold an engine against the reference; in half precision, retry with float32 islands where that is wanted."""
         file = stored_engine_names(kind, builder.suffix, target)[0]
-        steps = step_differences(self.generator, kind.name, target, self.gate.images[0])
         try:
-            return ExportedEngine(kind.name, file, target.precision, self.gate.check(open_engine(target)), steps)
+            agreement, steps = self.judge(target, open_engine, partial(self._probing, kind, builder, target))
+            return ExportedEngine(kind.name, file, target.precision, agreement, steps)
         except GateError as error:
             if target.precision == "fp32":
                 raise
             exact = replace(target, precision="fp32", islands=frozenset())
-            islands = find_islands(self.generator, exact, target, self.gate.images[0])
+            islands = find_islands(self.generator, exact, target, self.judge.images[0])
             layers = ", ".join(islands[:8]) if islands else "no single layer stands out"
             if not (self.options.islands and islands and builder.takes_islands):
                 offer = "retry with --islands, or use --fp32" if builder.takes_islands and islands else "use --fp32"
@@ -238,9 +260,17 @@ class _Workshop:
         self.say(f"retrying with {len(islands)} layer(s) in float32: {layers}")
         target = replace(target, islands=frozenset(islands))
         builder.build(self.generator, target, path)
-        agreement = self.gate.check(open_engine(target))
-        steps = step_differences(self.generator, kind.name, target, self.gate.images[0])
+        agreement, steps = self.judge(target, open_engine, partial(self._probing, kind, builder, target))
         return ExportedEngine(kind.name, file, target.precision, agreement, steps, islands)
+
+    def _probing(self, kind: EngineKind, builder: Builder, target: Target) -> ProbingEngine:
+        """The engine once more, with the sampler's steps as outputs; emulated where it cannot be had."""
+        target = replace(target, probes=True)
+        if not (builder.takes_probes and builder.precisions(target.device)):
+            return EmulatedEngine(self.generator, target)
+        path = self.scratch / f"{kind.name}-probes{builder.suffix}"
+        builder.build(self.generator, target, path)
+        return cast("ProbingEngine", builder.load(path, target))
 
     def _files(
         self, kind: EngineKind, builder: Builder, target: Target, path: Path, engine: ExportedEngine
@@ -251,6 +281,7 @@ class _Workshop:
         content = {
             "fingerprint": fingerprint(kind.name, target, builder.environment(target.device)),
             "gate": None if engine.agreement is None else str(engine.agreement),
+            "steps": [str(step) for step in engine.steps],
             "rehearsal": None if engine.rehearsal is None else str(engine.rehearsal),
             "islands": list(engine.islands),
         }

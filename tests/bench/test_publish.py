@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cdal_bench.engine_report import EngineSpeed, ExportTime, SpeedRow, read_speed, speed_sections, write_speed
 from cdal_bench.intervals import Interval
 from cdal_bench.plots import pictures
-from cdal_bench.publish import fill, publish, read_results, readme_lines, sections
+from cdal_bench.publish import engine_sections, fill, publish, read_results, readme_lines, sections
 from cdal_bench.quick import losses, measure, read_ratios, run, write_ratios
 from cdal_bench.results import Latency, Machine, Ratio, Result, Row, Setting, write_result
 from cdal_sdk.errors import ReadError, UsageError
@@ -34,13 +35,43 @@ RESULT = Result(
 
 def test_the_documents_of_this_repository_say_what_its_results_hold():
     results = read_results(ROOT)
-    for path, text in (("docs/benchmarks.md", sections(results)), ("README.md", readme_lines(results))):
+    texts = {"docs/benchmarks.md": sections(results), "README.md": readme_lines(results)}
+    if engines := engine_sections(ROOT):
+        texts["docs/export.md"] = engines
+    for path, text in texts.items():
         document = (ROOT / path).read_text(encoding="utf-8")
         assert fill(document, text, Path(path)) == document, f"{path}: run python -m cdal_bench.publish"
     for name, result in results.items():
         assert pictures(result)
         for file in pictures(result).values():
             assert (ROOT / f"docs/images/benchmark-{name}-{file}").is_file()
+
+
+SPEED = EngineSpeed(
+    MACHINE,
+    150.0,
+    (
+        SpeedRow("published", 12.0, (12.0, 12.1), 0.0, 2.5, 1e-6),
+        SpeedRow("plain", 7.0, (7.0,), 0.0, 2.0, 1e-6),
+        SpeedRow("openvino bf16", 1.0, (1.0,), 3.0, 1.2, 0.01),
+    ),
+    {"auto": 4.2},
+    (ExportTime("nuclei", "openvino", "bf16", 33.3, 2.2, "too far"),),
+)
+
+
+def test_the_engines_speed_as_data_and_as_tables(tmp_path):
+    write_speed(SPEED, tmp_path / "benchmarks/results/engines/cpu-2.json")
+    assert read_speed(tmp_path / "benchmarks/results/engines/cpu-2.json") == SPEED
+    text = speed_sections(SPEED)
+    assert "| openvino bf16 | 1.00 s | 12.0 | 3.0 s | 1.2 GB | 0.01 |" in text
+    assert "12.0 times as fast as published, 7.0 times as fast as plain, 50 % of the machine's bfloat16" in text
+    assert "from file to saved result: auto 4.2 s" in text
+    assert "| nuclei | openvino | bf16 | 33 s, refused by the gate | 2.2 GB |" in text
+    assert text in engine_sections(tmp_path)
+    (tmp_path / "broken.json").write_text("{}")
+    with pytest.raises(ReadError, match="engine_speed"):
+        read_speed(tmp_path / "broken.json")
 
 
 def test_publishing_is_repeatable_and_follows_the_results(tmp_path):

@@ -38,7 +38,7 @@ class Fake:
 
     suffix = ".fake"
     needs_device = False
-    takes_islands = False
+    takes_islands = takes_free_noise = takes_probes = False
 
     def __init__(self, name: str, *precisions: Precision) -> None:
         self.name, self.offers, self.version, self.built = name, precisions, "1", 0
@@ -250,6 +250,21 @@ def test_a_stored_precision_goes_before_a_faster_one(fakes, request_, tmp_path) 
     files[names[1]].write_text(json.dumps({"fingerprint": fingerprint("fast", target, {"library": "1"}), "gate": "ok"}))
     assert make_engine("auto", replace(request_, stored=files)).precision == "fp32"
     assert fakes["fast"].built == 0
+
+
+def test_a_stored_engine_with_free_noise_serves_every_seed(fakes, request_, tmp_path) -> None:
+    fakes["slow"].takes_free_noise = True
+    target = replace(request_.target("fp32"), free_noise=True)
+    names = stored_engine_names(registry.engine_kind("slow"), ".fake", target)
+    assert names[0] == "engines/slow-cpu-fp32-free-noise.fake"
+    files = {name: tmp_path / Path(name).name for name in names}
+    files[names[0]].write_text("slow fp32")
+    files[names[1]].write_text(json.dumps({"fingerprint": fingerprint("slow", target, {"library": "1"}), "gate": "ok"}))
+    for seed in (0, 5):
+        make_engine("slow", replace(request_, stored=files, sampling=VOLUME.sampling(seed=seed)))
+    assert fakes["slow"].built == 0
+    make_engine("slow", replace(request_, stored=files, sampling=VOLUME.sampling(votes=1)))
+    assert fakes["slow"].built == 1, "the votes are not free"
 
 
 @pytest.mark.parametrize("changes", [{"library": "0"}, {"seed": 5}, {"weights": "old"}, {"graph_version": 0}])

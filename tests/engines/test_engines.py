@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +14,7 @@ from cdal_sdk.engines.eager import TorchEngine
 from tests.engines.conftest import MODEL, builder
 from tests.tiny_model import tiny_generator
 
-ON_CPU = [kind.name for kind in ENGINES if "cpu" in kind.devices and kind.name != "torch"]
+ON_CPU = [kind.name for kind in ENGINES if "cpu" in kind.devices and kind.automatic]
 CLOSE = {"atol": 2e-5, "rtol": 0}
 
 
@@ -50,6 +52,32 @@ def test_an_image_s_result_does_not_depend_on_its_batch(build: Callable[..., Eng
     np.testing.assert_allclose(together[4:], made.run(batch[4:]).mean, atol=2e-6)
 
 
+@pytest.mark.parametrize("engine", ON_CPU)
+def test_free_noise_is_an_input(build: Callable[..., Engine], reference: TorchEngine, engine: str) -> None:
+    """Given the same noise it equals the constant one, given other noise it equals a reference with that."""
+    made, batch = build(engine, free_noise=True), images(2, 6, 10)
+    other = MODEL.sampling(seed=7)
+    for noise, expected in (
+        (None, reference.run(batch)),
+        (other.noise(), TorchEngine(tiny_generator(MODEL), other, "cpu").run(batch)),
+    ):
+        found = made.run(batch, noise)  # type: ignore[call-arg]
+        np.testing.assert_allclose(found.mean, expected.mean, **CLOSE)
+        np.testing.assert_allclose(found.spread, expected.spread, **CLOSE)
+    assert np.abs(expected.mean - reference.run(batch).mean).max() > 1e-3
+
+
+@pytest.mark.parametrize("engine", ON_CPU)
+def test_probes_tell_every_step(build: Callable[..., Engine], engine: str) -> None:
+    probing = TorchEngine(tiny_generator(MODEL), MODEL.sampling(), "cpu", probes=True)
+    expected, found = probing.probe(images(3)), build(engine, probes=True).probe(images(3))  # type: ignore[attr-defined]
+    assert list(expected) == ["mean", "spread", "step1", "step0"]
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, **CLOSE)
+    assert np.abs(expected["step1"] - expected["step0"]).max() > 1e-3
+
+
 def test_bfloat16_is_close_where_the_cpu_has_it(build: Callable[..., Engine], reference: TorchEngine) -> None:
     if "bf16" not in builder("openvino").precisions("cpu"):
         pytest.skip("this CPU has no bfloat16 instructions")
@@ -57,3 +85,32 @@ def test_bfloat16_is_close_where_the_cpu_has_it(build: Callable[..., Engine], re
     difference = np.abs(found.mean - expected.mean)
     assert 1e-5 < difference.max() < 0.1
     assert difference.mean() < 0.01
+
+
+ENGINES_COME_AND_GO = """
+import os, signal, sys
+import numpy as np
+from cdal_sdk.engines.openvino_cpu import OpenVinoEngine
+from pathlib import Path
+def used():
+    engine = OpenVinoEngine(Path(sys.argv[1]), "fp32")
+    engine.run(np.zeros((1, 3, 16, 16), np.float32))
+    return engine
+first, second = used(), used()
+del first
+del second
+third = used()
+signal.signal(signal.SIGUSR1, lambda *_: print("alive"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+def test_signals_are_survived_when_openvino_engines_came_and_went(build: Callable[..., Engine], tmp_path: Path) -> None:
+    """In a process of its own, as the opposite is a crash: see `openvino_core`."""
+    build("openvino")
+    (path,) = tmp_path.glob("engine*")
+    done = subprocess.run(
+        [sys.executable, "-c", ENGINES_COME_AND_GO, path], capture_output=True, text=True, check=False
+    )  # noqa: S603
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr

@@ -40,13 +40,36 @@ def test_inputs_outputs_and_opset(sampler: FoldedSampler) -> None:
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
 
 
+def test_inputs_of_a_graph_with_free_noise() -> None:
+    free = FoldedSampler(tiny_generator(MODEL), MODEL.schedule, MODEL.sampling().noise(), free_noise=True)
+    model = write_graph(free, GraphOptions(free_noise=True))
+    onnx.checker.check_model(model, full_check=True)
+    shapes = {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in model.graph.input
+    }
+    assert shapes == {
+        "image": ["batch", 2, "height", "width"],
+        "x_T": [3, 3, "height", "width"],
+        "z": [2, 3, 4],
+        "posterior": [2, 3, 3, "height", "width"],
+    }
+
+
+@pytest.mark.parametrize("size", [None, (16, 16)])
+def test_votes_meet_their_constants_without_a_gather(sampler: FoldedSampler, size: tuple[int, int] | None) -> None:
+    kinds = [node.op_type for node in write_graph(sampler, GraphOptions(precision="fp16", size=size)).graph.node]
+    assert "Gather" not in kinds
+    assert kinds.count("Shape") <= 2, "sizes are worked out once"
+
+
 def test_the_steps_share_their_weights(sampler: FoldedSampler) -> None:
     stored = sum(np.prod(c.dims) for c in write_graph(sampler, GraphOptions()).graph.initializer if len(c.dims) == 4)
     convolutions = sum(p.numel() for n, p in sampler.generator.state_dict().items() if "weight" in n and p.dim() == 4)
     assert stored < 1.5 * convolutions
 
 
-@pytest.mark.parametrize("norm", ["instance", "statistics"])
+@pytest.mark.parametrize("norm", ["instance", "centred", "moments"])
 def test_in_half_precision_only_convolutions_and_products_are_half(sampler: FoldedSampler, norm: str) -> None:
     model = write_graph(sampler, GraphOptions(precision="fp16", norm=norm, size=(16, 16)))
     kinds = types(model)

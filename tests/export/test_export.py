@@ -12,9 +12,9 @@ import pytest
 from cdal_export.exporter import ExportOptions, export_model
 from cdal_sdk import Segmenter, gate
 from cdal_sdk.bundle import checkpoint_content, load_model, read_manifest, save_checkpoint
-from cdal_sdk.engines import Engine, FoldedSampler, VoteMaps
+from cdal_sdk.engines import Engine, FoldedSampler, VoteMaps, torchscript
 from cdal_sdk.engines.eager import TorchEngine
-from cdal_sdk.errors import GateError, ModelError, OutputError, UsageError
+from cdal_sdk.errors import EngineError, GateError, ModelError, OutputError, UsageError
 from cdal_sdk.example import example_study
 from cdal_sdk.gate import Agreement, Gate, Limits, gate_images
 from cdal_sdk.study import Study
@@ -104,14 +104,39 @@ def test_a_broken_engine_is_refused_and_nothing_written(
         pytest.importorskip({"onnx": "onnxruntime"}.get(engine, engine))
     build = FoldedSampler.__init__
 
-    def broken(self: FoldedSampler, *arguments: object) -> None:
-        build(self, *arguments)  # type: ignore[arg-type]
+    def broken(self: FoldedSampler, *arguments: object, **further: object) -> None:
+        build(self, *arguments, **further)  # type: ignore[arg-type]
         self.generator.out.weight.neg_()
 
     monkeypatch.setattr(FoldedSampler, "__init__", broken)
     with pytest.raises(GateError, match=rf"{engine}.*disagrees with the float32 reference"):
         export_model(checkpoint, tmp_path / "best.cdal", ExportOptions(engines=(engine,)))
     assert not (tmp_path / "best.cdal").exists()
+
+
+def test_free_noise_is_exported_gated_twice_and_used_for_any_seed(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gated: list[int] = []
+    check = Gate.check
+    monkeypatch.setattr(Gate, "check", lambda self, engine: gated.append(1) or check(self, engine))
+    exported = export_model(checkpoint, tmp_path / "best.cdal", replace(SCRIPT, free_noise=True))
+    assert len(gated) == 2
+    description = json.loads((exported.folder / "engines/torchscript-cpu-fp32-free-noise.json").read_text())
+    assert (description["fingerprint"]["free_noise"], description["fingerprint"]["seed"]) == (True, None)
+    assert [step[:7] for step in description["steps"]] == ["step 1:", "step 0:"]
+
+    monkeypatch.setattr(torchscript.BUILDER, "build", lambda *_: pytest.fail("it is stored"), raising=False)
+    path = write_volume(tmp_path / "a.nii.gz")
+    ours = Segmenter(exported.folder, engine="torchscript", seed=11)(path)
+    theirs = Segmenter(checkpoint, engine="torch", seed=11)(path)
+    np.testing.assert_allclose(ours.probability, theirs.probability, atol=1e-5)
+
+
+def test_an_engine_without_free_noise_says_so(checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="the extra [tensorrt-rtx] is not installed")
+    with pytest.raises(EngineError, match="takes its noise as constants only"):
+        export_model(checkpoint, tmp_path / "out", ExportOptions(engines=("tensorrt-rtx",), free_noise=True))
 
 
 class Altered:

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from cdal_export.emulation import EmulatedEngine, find_islands
-from cdal_export.steps import step_differences
 from cdal_sdk.engines import Target
 from cdal_sdk.engines.eager import TorchEngine
+from cdal_sdk.errors import GateError
+from cdal_sdk.gate import Gate
 from cdal_sdk.network import Generator
 from tests.tiny_model import VOLUME, tiny_generator
 
@@ -52,9 +53,28 @@ def test_an_overflow_is_found_and_cured(loud: Generator, images: np.ndarray) -> 
     assert np.abs(cured.mean - expected.mean).max() < 0.02
 
 
-def test_every_step_is_told(images: np.ndarray) -> None:
-    pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
-    steps = step_differences(tiny_generator(VOLUME), "onnx", HALF, images)
-    assert [difference.step for difference in steps] == [1, 0]
-    assert all(0 < difference.mean <= difference.largest < 0.1 for difference in steps)
-    assert step_differences(tiny_generator(VOLUME), "onnx", replace(HALF, precision="fp32"), images) == ()
+def test_every_step_is_held_against_the_reference(loud: Generator, images: np.ndarray) -> None:
+    gate = Gate(VOLUME, TorchEngine(loud, HALF.sampling, "cpu"), [images])
+    reference = TorchEngine(loud, HALF.sampling, "cpu", probes=True)
+    exact = gate.check_steps(EmulatedEngine(loud, replace(EXACT, probes=True)), reference)
+    assert [step.step for step in exact] == [1, 0]
+    assert all(0 < step.difference < 1e-4 for step in exact)
+    with pytest.raises(GateError, match=r"in fp16 its steps disagree.*step 1: Dice.*no numbers; step 0: Dice"):
+        gate.check_steps(EmulatedEngine(loud, replace(HALF, probes=True)), reference)
+
+
+def test_a_mistake_that_the_end_forgives_is_refused_by_its_step(images: np.ndarray) -> None:
+    """The last step of this engine is right, the one before it is not."""
+    generator = tiny_generator(VOLUME)
+    reference = TorchEngine(generator, EXACT.sampling, "cpu", probes=True)
+
+    class Wrong(EmulatedEngine):
+        def probe(self, images: np.ndarray) -> dict[str, np.ndarray]:
+            outputs = super().probe(images)
+            return outputs | {"step1": -outputs["step1"]}
+
+    gate = Gate(VOLUME, reference, [images])
+    engine = Wrong(generator, replace(EXACT, probes=True))
+    assert gate.check(engine).flips == 0
+    with pytest.raises(GateError, match="its steps disagree"):
+        gate.check_steps(engine, reference)

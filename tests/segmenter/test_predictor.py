@@ -59,6 +59,16 @@ def test_seed_and_votes_change_the_result_and_repeat_it(volume_model: Path, tmp_
     assert not np.allclose(first, Segmenter(volume_model, seed=5, votes=3)(path).probability, atol=1e-3)
 
 
+def test_building_an_engine_is_told_at_its_first_use(volume_model: Path) -> None:
+    told: list[str] = []
+    for _ in range(2):
+        Segmenter(volume_model, engine="torchscript", seed=1234, progress=told.append)
+    assert told == [
+        "building the engine torchscript in fp32, once on this machine",
+        "holding the engine torchscript in fp32 against the reference, once on this machine",
+    ]
+
+
 def test_one_vote_has_no_spread(volume_model: Path, tmp_path: Path) -> None:
     assert not Segmenter(volume_model, votes=1)(write_volume(tmp_path / "a.nii.gz")).spread.any()
 

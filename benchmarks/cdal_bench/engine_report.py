@@ -1,0 +1,153 @@
+"""What `cdal_bench.engine_speed` found, as data and as the tables of docs/export.md."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+
+from cdal_bench.report import machine_sentence
+from cdal_bench.results import Machine
+from cdal_sdk.atomic import atomic
+from cdal_sdk.bundle.strict import convert_strictly
+from cdal_sdk.errors import ReadError
+
+__all__ = ["EngineSpeed", "ExportTime", "SpeedRow", "read_speed", "speed_sections", "write_speed"]
+
+
+@dataclass(frozen=True)
+class SpeedRow:
+    """One way of running the configuration.
+
+    Attributes:
+        way: its name.
+        seconds: median for one image.
+        samples: seconds of every run.
+        build_seconds: to build and open the engine and run it once; 0 for eager ways.
+        peak_memory_gb: of its process, which runs nothing else.
+        difference: largest of the vote mean from the fused way in float32, on the label scale.
+    """
+
+    way: str
+    seconds: float
+    samples: tuple[float, ...]
+    build_seconds: float
+    peak_memory_gb: float
+    difference: float
+
+
+@dataclass(frozen=True)
+class ExportTime:
+    """One export of a bundled model, with its gate, in a process of its own.
+
+    Attributes:
+        model: its name.
+        engine: its name.
+        precision: that was asked for.
+        seconds: from the call to the written folder.
+        peak_memory_gb: of its process.
+        refused: what the gate said, where it refused.
+    """
+
+    model: str
+    engine: str
+    precision: str
+    seconds: float
+    peak_memory_gb: float
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
+class EngineSpeed:
+    """Everything that one run measured.
+
+    Attributes:
+        machine: where; its bfloat16 rate is the better of two measurements, before and after the rows.
+        gigaflop: arithmetic of the fused way for one image.
+        rows: ways, slowest first.
+        volume_seconds: of one hippocampus volume, from file to saved result, by engine; everything loaded before.
+        exports: where they were measured.
+    """
+
+    machine: Machine
+    gigaflop: float
+    rows: tuple[SpeedRow, ...]
+    volume_seconds: dict[str, float]
+    exports: tuple[ExportTime, ...] = ()
+
+    @property
+    def fastest(self) -> SpeedRow:
+        """The row with the least time."""
+        return min(self.rows, key=lambda row: row.seconds)
+
+    def times_faster(self, way: str) -> float | None:
+        """How many times as long as the fastest a way takes; None where it was not measured."""
+        return next((row.seconds / self.fastest.seconds for row in self.rows if row.way == way), None)
+
+    @property
+    def share_of_roof(self) -> float | None:
+        """The fastest way's arithmetic a second over the machine's bfloat16 matrix rate."""
+        roof = self.machine.gflops.get("bfloat16")
+        return self.gigaflop / self.fastest.seconds / roof if roof else None
+
+
+def write_speed(speed: EngineSpeed, path: Path) -> None:
+    """Store as JSON.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(asdict(speed), indent=2) + "\n", encoding="utf-8")
+
+
+def read_speed(path: Path) -> EngineSpeed:
+    """What `write_speed` stored.
+
+    Raises:
+        ReadError: if the file is missing or holds something else.
+    """
+    try:
+        return convert_strictly(json.loads(path.read_text(encoding="utf-8")), EngineSpeed)
+    except (OSError, ValueError, msgspec.ValidationError) as error:
+        raise ReadError(
+            f"this is no result of the engines' speed ({error})",
+            where=path,
+            remedy="run python -m cdal_bench.engine_speed",
+        ) from error
+
+
+def speed_sections(speed: EngineSpeed) -> str:
+    """Tables and the headline figures, as Markdown."""
+    lines = [
+        "The paper's chest X-ray configuration (256 x 256, T = 2, K = 5), one image; each way in a process of its own.",
+        "",
+        "| way | one image | times faster than published | build and first run | peak memory | largest difference |",
+        "|---|---|---|---|---|---|",
+    ]
+    published = next((row.seconds for row in speed.rows if row.way == "published"), None)
+    for row in speed.rows:
+        ratio = "" if published is None else f"{published / row.seconds:.1f}"
+        build = f"{row.build_seconds:.1f} s" if row.build_seconds else ""
+        lines.append(
+            f"| {row.way} | {row.seconds:.2f} s | {ratio} | {build} | {row.peak_memory_gb:.1f} GB | "
+            f"{row.difference:.1g} |"
+        )
+    ratios = {way: speed.times_faster(way) for way in ("published", "plain")}
+    told = [f"{ratio:.1f} times as fast as {way}" for way, ratio in ratios.items() if ratio is not None]
+    share = speed.share_of_roof
+    told += [] if share is None else [f"{100 * share:.0f} % of the machine's bfloat16 matrix rate"]
+    lines += ["", f"Fastest: {speed.fastest.way}, {', '.join(told)} ({speed.gigaflop:.0f} GFLOP an image)."]
+    if speed.volume_seconds:
+        volumes = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in speed.volume_seconds.items())
+        lines += ["", f"A hippocampus volume from file to saved result: {volumes}."]
+    if speed.exports:
+        lines += ["", "| export, gate included | engine | precision | time | peak memory |", "|---|---|---|---|---|"]
+        lines += [
+            f"| {export.model} | {export.engine} | {export.precision} | {export.seconds:.0f} s"
+            f"{', refused by the gate' if export.refused else ''} | {export.peak_memory_gb:.1f} GB |"
+            for export in speed.exports
+        ]
+    return "\n".join([*lines, "", machine_sentence(speed.machine)])

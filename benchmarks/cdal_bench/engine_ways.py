@@ -1,0 +1,203 @@
+"""The ways of running one configuration that `cdal_bench.engine_speed` compares, and what one of them costs.
+
+Configuration: the paper's chest X-ray network (`paper:cxr`, 256 x 256, T = 2, K = 5), one image, random weights, as
+time does not depend on their values. All ways compute the same result from the same noise; in float32 they are:
+
+- published: eager, as the authors' release runs on a CPU: the condition encoder at every step and vote, and every FIR
+  resampling in general steps (insert zeros, pad, convolve each channel as an image of its own, drop samples), in the
+  residual blocks and in the input pyramid. The votes are one batch, which is the faster way for it, too;
+- plain: the same with each FIR resampling as one depthwise convolution, which is this package's eager network;
+- fused: eager; the encoder once an image. The float32 reference;
+- engines, by name and precision.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from cdal_bench.configurations import PAPER
+from cdal_bench.engine_report import SpeedRow
+from cdal_sdk.diffusion import Sampling, sample, vote_statistics
+from cdal_sdk.engines import Precision, Target, VoteMaps, builder_of, candidates, engine_kind, fuse, pick_device
+from cdal_sdk.engines.eager import TorchEngine
+from cdal_sdk.errors import CdalError
+from cdal_sdk.network import Generator
+from cdal_sdk.network.resample import FirDownsample, FirUpsample, PyramidDownsample
+
+__all__ = ["EAGER", "arithmetic", "fused_mean", "measure_way", "peak_memory_gb", "published_way", "ways"]
+
+EAGER = ("published", "plain", "fused")
+_MANIFEST = PAPER["cxr"]
+_MOST_RUNS, _SECONDS = 15, 6.0  # a fast way runs more often than it must, for so long
+_Run = Callable[[NDArray[np.float32]], VoteMaps]
+
+
+class _GenericFir(nn.Module):
+    """FIR resampling in general steps: insert zeros, pad, convolve, drop samples.
+
+    Args:
+        up: samples after insertion of zeros, an old one.
+        down: of so many samples one is kept.
+        padding: before and after.
+        gain: of the filter.
+    """
+
+    def __init__(self, *, up: int, down: int, padding: tuple[int, int], gain: float) -> None:
+        super().__init__()
+        self.up, self.down, self.padding = up, down, padding
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+        self.register_buffer("kernel", torch.outer(taps, taps)[None, None] * (gain / 64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Resample every channel as an image of its own."""
+        n, channels, height, width = x.shape
+        x, gap = x.reshape(n * channels, 1, height, 1, width, 1), self.up - 1
+        x = F.pad(x, (0, gap, 0, 0, 0, gap)).reshape(n * channels, 1, self.up * height, self.up * width)
+        x = F.conv2d(F.pad(x, self.padding * 2), self.kernel)  # type: ignore[arg-type]
+        x = x[:, :, :: self.down, :: self.down]
+        return x.reshape(n, channels, *x.shape[2:])
+
+
+class _GenericPyramid(nn.Module):
+    """See `PyramidDownsample`."""
+
+    def __init__(self, pyramid: PyramidDownsample) -> None:
+        super().__init__()
+        self.blur, self.conv = _GenericFir(up=1, down=1, padding=(2, 2), gain=1.0), pyramid.conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Blur, then convolve with a stride."""
+        result: Tensor = self.conv(self.blur(x))
+        return result
+
+
+def _make_generic(module: nn.Module) -> None:
+    """Replace every FIR resampling below a module by general steps."""
+    for name, child in list(module.named_children()):
+        if isinstance(child, FirDownsample):
+            setattr(module, name, _GenericFir(up=1, down=2, padding=(1, 1), gain=1.0))
+        elif isinstance(child, FirUpsample):
+            setattr(module, name, _GenericFir(up=2, down=1, padding=(2, 1), gain=4.0))
+        elif isinstance(child, PyramidDownsample):
+            setattr(module, name, _GenericPyramid(child))
+        else:
+            _make_generic(child)
+
+
+def published_way(generator: Generator, sampling: Sampling, *, generic_fir: bool = True) -> _Run:
+    """The sampler over the generator's own forward, the encoder in it, the votes as a batch; changes the generator."""
+    if generic_fir:
+        _make_generic(generator)
+    noise = sampling.noise()
+
+    def run(images: NDArray[np.float32]) -> VoteMaps:
+        image = torch.from_numpy(images).expand(sampling.votes, -1, -1, -1)
+
+        def denoise(x: Tensor, step: int) -> Tensor:
+            result: Tensor = generator(x, torch.full((sampling.votes,), step), image, noise.z[step])
+            return result
+
+        with torch.inference_mode():
+            mean, spread = vote_statistics(sample(denoise, noise, sampling.schedule)[:, None])
+        return VoteMaps(mean.numpy(), spread.numpy())
+
+    return run
+
+
+def ways() -> list[str]:
+    """The eager ways, then every engine and precision that can run here, slowest first."""
+    found, device = list(EAGER), pick_device("auto")
+    for kind in reversed(candidates(device)):
+        try:
+            precisions: tuple[Precision, ...] = builder_of(kind).precisions(device)
+        except CdalError:
+            continue
+        found += [f"{kind.name} {precision}" for precision in reversed(precisions)]
+    return found
+
+
+def arithmetic() -> float:
+    """Floating-point operations of the fused way for one image, convolutions and products only."""
+    generator, sampling = _model()
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        fuse(generator, sampling)(torch.from_numpy(_image()))
+    return float(counter.get_total_flops())
+
+
+def fused_mean() -> NDArray[np.float32]:
+    """The reference's result, with which each way's is compared."""
+    generator, sampling = _model()
+    return TorchEngine(generator, sampling, "cpu").run(_image()).mean
+
+
+def measure_way(way: str, repeats: int, expected: NDArray[np.float32]) -> SpeedRow:
+    """Measure a way in this process, after one run that also compiles and allocates.
+
+    Args:
+        way: of `ways`.
+        repeats: runs at least.
+        expected: from `fused_mean`.
+    """
+    (generator, sampling), image = _model(), _image()
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        run = _eager(way, generator, sampling) if way in EAGER else _engine(way, generator, sampling, Path(folder))
+        difference = float(np.abs(run(image).mean - expected).max())
+        build = 0.0 if way in EAGER else time.perf_counter() - start
+        seconds: list[float] = []
+        while len(seconds) < repeats or (sum(seconds) < _SECONDS and len(seconds) < _MOST_RUNS):
+            start = time.perf_counter()
+            run(image)
+            seconds.append(time.perf_counter() - start)
+    return SpeedRow(way, statistics.median(seconds), tuple(seconds), build, peak_memory_gb(), difference)
+
+
+def peak_memory_gb() -> float:
+    """Of this process; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def _eager(way: str, generator: Generator, sampling: Sampling) -> _Run:
+    if way == "fused":
+        return TorchEngine(generator, sampling, "cpu").run
+    return published_way(generator, sampling, generic_fir=way == "published")
+
+
+def _engine(way: str, generator: Generator, sampling: Sampling, folder: Path) -> _Run:
+    name, precision = way.split()
+    builder = builder_of(engine_kind(name))
+    target = Target(sampling, pick_device("auto"), precision, "benchmark", fixed_size=True)  # type: ignore[arg-type]
+    path = folder / f"engine{builder.suffix}"
+    builder.build(generator, target, path)
+    return builder.load(path, target).run
+
+
+def _model() -> tuple[Generator, Sampling]:
+    torch.manual_seed(0)
+    generator = Generator(_MANIFEST.network).eval().requires_grad_(False)
+    for parameter in generator.parameters():
+        if parameter.dim() > 1:
+            parameter.normal_(0, parameter[0].numel() ** -0.5)
+    return generator, _MANIFEST.sampling(seed=0)
+
+
+def _image() -> NDArray[np.float32]:
+    network, canvas = _MANIFEST.network, _MANIFEST.plan.canvas
+    return np.random.default_rng(0).standard_normal((1, network.image_channels, *canvas)).astype(np.float32)

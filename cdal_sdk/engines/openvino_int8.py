@@ -1,0 +1,85 @@
+"""The OpenVINO engine in INT8: quantised after training by NNCF, on images that an export has at hand.
+
+What NNCF makes is OpenVINO's own format, an XML file beside one of weights; the engine's file is a ZIP archive of both,
+not compressed. Norms, softmax, sampler and vote statistics keep their precision.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import openvino
+
+from cdal_sdk.engines.base import Precision, Target, fold_for
+from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
+from cdal_sdk.engines.openvino_cpu import OpenVinoEngine, openvino_core
+from cdal_sdk.errors import EngineError, MissingExtraError
+from cdal_sdk.network import Generator
+
+__all__ = ["BUILDER"]
+
+_XML, _WEIGHTS = "model.xml", "model.bin"
+_KEPT = (".*norm.*", ".*posterior.*", ".*statistics.*", ".*noise.*", ".*label_conv.*", r".*step\d+\.out.*")
+
+
+class _Int8Builder:
+    suffix = ".openvino-int8.zip"
+    needs_device = False
+    takes_islands = takes_free_noise = False
+    takes_probes = True
+
+    def precisions(self, device: str) -> tuple[Precision, ...]:
+        return ("int8",) if device == "cpu" else ()
+
+    def environment(self, device: str) -> Mapping[str, str]:  # noqa: ARG002 - it runs on any CPU
+        return {"openvino": openvino.get_version().split("-")[0]}
+
+    def build(self, generator: Generator, target: Target, path: Path) -> None:
+        if not target.calibration:
+            raise EngineError(
+                "an INT8 engine needs images to calibrate with", remedy="make it by cdal export --int8, with --data"
+            )
+        options = replace(GraphOptions.of(target), precision="fp32", norm="centred")
+        graph = write_graph(fold_for(generator, target), options).SerializeToString()
+        images = [image for batch in target.calibration for image in batch]
+        quantised = _quantise(openvino_core().read_model(graph), images)
+        with tempfile.TemporaryDirectory() as folder:
+            xml, weights = Path(folder) / _XML, Path(folder) / _WEIGHTS
+            openvino.serialize(quantised, xml, weights)
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+                for file in (xml, weights):
+                    archive.write(file, file.name)
+
+    def load(self, path: Path, target: Target) -> OpenVinoEngine:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                xml, weights = archive.read(_XML), np.frombuffer(archive.read(_WEIGHTS), np.uint8)
+            model = openvino_core().read_model(xml, openvino.Tensor(weights))
+        except (OSError, KeyError, zipfile.BadZipFile, RuntimeError) as error:
+            raise EngineError("the INT8 file does not open here", where=path, remedy="export it again") from error
+        return OpenVinoEngine(model, target.precision, name="openvino-int8")
+
+
+def _quantise(model: openvino.Model, images: list[np.ndarray]) -> openvino.Model:
+    try:
+        import nncf
+    except ImportError as error:
+        raise MissingExtraError("nncf", "int8") from error
+    nncf.set_log_level(logging.ERROR)
+    kept = nncf.IgnoredScope(patterns=list(_KEPT), validate=False)
+    data = nncf.Dataset([{"image": image[None]} for image in images])
+    try:
+        return nncf.quantize(
+            model, data, preset=nncf.QuantizationPreset.MIXED, subset_size=len(images), ignored_scope=kept
+        )
+    except Exception as error:
+        raise EngineError(f"NNCF cannot quantise this ({error})", remedy="export without --int8") from error
+
+
+BUILDER = _Int8Builder()

@@ -1,0 +1,54 @@
+"""INT8 is made by an export, on its gate's images, and passes or fails the same gate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cdal_export.exporter import ExportOptions, export_model
+from cdal_sdk import Segmenter
+from cdal_sdk.engines import builder_of, engine_kind
+from cdal_sdk.errors import EngineError, GateError, UsageError
+from cdal_sdk.gate import Limits
+from tests.tiny_model import PLANAR, save_tiny
+
+pytest.importorskip("nncf", reason="the extra [int8] is not installed")
+LENIENT = Limits(dice=0.5, flips=0.5, probability=1.0, volume_change=1.0)
+INT8 = ExportOptions(int8=True, limits=LENIENT)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("int8")
+    return export_model(save_tiny(PLANAR, folder / "tiny"), folder / "out", INT8).folder
+
+
+def test_an_exported_engine_is_used_and_close(exported: Path) -> None:
+    segmenter = Segmenter(exported)
+    assert (segmenter.engine.name, segmenter.engine.precision) == ("openvino-int8", "int8")
+    image = np.random.default_rng(0).random((2, 1, 16, 16)).astype(np.float32)
+    difference = np.abs(segmenter.engine.run(image).mean - Segmenter(exported, engine="torch").engine.run(image).mean)
+    assert 1e-4 < difference.mean() < 0.2, "rounded, but no other network"
+
+
+def test_the_gate_s_own_limits_hold_for_it(tmp_path: Path) -> None:
+    strict = replace(INT8, limits=Limits(dice=0.99999, flips=0.0, probability=1e-5))
+    with pytest.raises(GateError, match=r"openvino-int8.*in int8 it disagrees"):
+        export_model(save_tiny(PLANAR, tmp_path / "tiny"), tmp_path / "out", strict)
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_an_export_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="cdal export --int8"):
+        Segmenter(save_tiny(PLANAR, tmp_path / "tiny"), engine="openvino-int8")
+    with pytest.raises(UsageError, match="'onnx' has no INT8"):
+        export_model(tmp_path / "tiny", tmp_path / "out", replace(INT8, engines=("onnx",)))
+
+
+def test_a_damaged_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "engine.zip").write_bytes(b"no archive")
+    with pytest.raises(EngineError, match="does not open"):
+        builder_of(engine_kind("openvino-int8")).load(tmp_path / "engine.zip", None)  # type: ignore[arg-type]
