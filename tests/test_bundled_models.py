@@ -21,8 +21,9 @@ def test_each_is_here_and_has_a_card():
     assert set(bundled_models()) == CASES.keys()
     for name in CASES:
         card = (_CARDS / name / "MODEL_CARD.md").read_text(encoding="utf-8")
-        for value in read_manifest(name).provenance.metrics.values():
-            assert value > 1 or f"{value:.3f}" in card, f"the card of {name} does not tell {value}"
+        for metric, value in read_manifest(name).provenance.metrics.items():
+            told = f"{value:.0%}" if metric.startswith("interval") else f"{value:.3f}"
+            assert value > 1 or told in card, f"the card of {name} does not tell {metric}, {value}"
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -38,7 +38,7 @@ def test_nothing_unusual():
 
 
 def test_each_reason():
-    assert reasons(blob(), spread=0.3) == ["high spread: 0.30"]
+    assert reasons(blob(), spread=0.3) == ["high spread: 0.3"]
     mask = blob()
     mask[mask == 2] = 0
     assert reasons(mask) == ["empty: Tail"]

@@ -124,6 +124,8 @@ def test_killing_leaves_nothing_half(volume_model: Path, inputs: Path, tmp_path:
 
 
 def test_ctrl_c_leaves_a_valid_report(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    for number in range(4, 40):  # so many that the signal comes before the last, however busy the machine is
+        write_volume(inputs / f"{number}.nii.gz", number)
     process = begin(volume_model, inputs, tmp_path / "out")
     go(process)
     assert process.stdout is not None
@@ -133,7 +135,7 @@ def test_ctrl_c_leaves_a_valid_report(volume_model: Path, inputs: Path, tmp_path
     assert "KeyboardInterrupt" in errors
     cases = json.loads((tmp_path / "out/report.json").read_text())["cases"]
     assert (cases[0]["case"], cases[0]["status"]) == (first, "ok")
-    assert len(cases) < 4
+    assert len(cases) < 40
     assert_whole(tmp_path / "out")
 
 
