@@ -30,10 +30,12 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals")
 
 # Says when it is about to begin, and what became of each case.
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 from cdal_sdk import Segmenter, segment_cases
 from cdal_sdk.readers import discover
 model, source, out = map(Path, sys.argv[1:])
