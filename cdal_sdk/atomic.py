@@ -32,12 +32,12 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the file system refused.
     """
-    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _sync(temporary, os.O_RDWR)  # Windows flushes only what is open for writing
-        temporary.replace(path)
+        with scratch(path) as temporary:
+            yield temporary
+            _sync(temporary, os.O_RDWR)  # Windows flushes only what is open for writing
+            temporary.replace(path)
         if os.name == "posix":  # elsewhere a folder cannot be opened
             _sync(path.parent, os.O_RDONLY)
     except OSError as error:
@@ -46,9 +46,6 @@ def atomic(path: Path) -> Iterator[Path]:
             where=path,
             remedy="check the free space and the permissions of the folder",
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 @contextmanager

@@ -22,8 +22,9 @@ from typing import TypeVar
 import torch
 
 from cdal_bench.engine_report import EngineSpeed, ExportTime, speed_sections, write_speed
-from cdal_bench.engine_ways import arithmetic, fused_mean, measure_way, peak_memory_gb, ways
+from cdal_bench.engine_ways import arithmetic, fused_mean, measure_way, ways
 from cdal_bench.machine import describe_machine, matrix_rates
+from cdal_bench.memory import largest_mb
 from cdal_sdk.bundle import bundled_models
 from cdal_sdk.engines import engine_kind, pick_device
 from cdal_sdk.engines.registry import builder_of
@@ -75,7 +76,7 @@ def export_time(model: str, engine: str, precision: str) -> ExportTime:
         except GateError as error:
             refused = str(error)
         seconds = time.perf_counter() - start
-    return ExportTime(model, engine, precision, seconds, peak_memory_gb(), refused)
+    return ExportTime(model, engine, precision, seconds, largest_mb() / 1000, refused)
 
 
 def measure(

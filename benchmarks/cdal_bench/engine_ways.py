@@ -14,7 +14,6 @@ time does not depend on their values. All ways compute the same result from the 
 from __future__ import annotations
 
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cdal_bench.configurations import PAPER
 from cdal_bench.engine_report import SpeedRow
+from cdal_bench.memory import largest_mb
 from cdal_sdk.diffusion import Sampling, sample, vote_statistics
 from cdal_sdk.engines import Precision, Target, VoteMaps, builder_of, candidates, engine_kind, fuse, pick_device
 from cdal_sdk.engines.eager import TorchEngine
@@ -36,7 +36,7 @@ from cdal_sdk.errors import CdalError
 from cdal_sdk.network import Generator
 from cdal_sdk.network.resample import FirDownsample, FirUpsample, PyramidDownsample
 
-__all__ = ["EAGER", "arithmetic", "fused_mean", "measure_way", "peak_memory_gb", "published_way", "ways"]
+__all__ = ["EAGER", "arithmetic", "fused_mean", "measure_way", "published_way", "ways"]
 
 EAGER = ("published", "plain", "fused")
 _MANIFEST = PAPER["cxr"]
@@ -161,17 +161,7 @@ def measure_way(way: str, repeats: int, expected: NDArray[np.float32]) -> SpeedR
             start = time.perf_counter()
             run(image)
             seconds.append(time.perf_counter() - start)
-    return SpeedRow(way, statistics.median(seconds), tuple(seconds), build, peak_memory_gb(), difference)
-
-
-def peak_memory_gb() -> float:
-    """Of this process; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    return SpeedRow(way, statistics.median(seconds), tuple(seconds), build, largest_mb() / 1000, difference)
 
 
 def _eager(way: str, generator: Generator, sampling: Sampling) -> _Run:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-__all__ = ["peak_mb", "resident_mb"]
+__all__ = ["largest_mb", "peak_mb", "resident_mb"]
 
 _PROCESS = Path("/proc/self")
 
@@ -30,6 +31,16 @@ def peak_mb(run: Callable[[], object], device: str) -> float | None:
         return None
     run()
     return _status("VmHWM")
+
+
+def largest_mb() -> float:
+    """The largest memory of this process since its start; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def _status(field: str) -> float | None:

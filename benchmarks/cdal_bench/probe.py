@@ -55,9 +55,11 @@ def _run(order: Probe, started: float) -> Start:
     from pathlib import Path
 
     import numpy as np
+    import torch
 
     from cdal_bench.configurations import Subject
     from cdal_bench.contenders import prepare_contender
+    from cdal_bench.memory import largest_mb
     from cdal_bench.timing import task
     from cdal_sdk.bundle import read_manifest
 
@@ -80,18 +82,8 @@ def _run(order: Probe, started: float) -> Start:
     for part in job.parts:
         part.run()
     cold = None if job.extrapolated else time.time() - started
-    return Start(cold, build, _peak_mb(order.device))
-
-
-def _peak_mb(device: str) -> float:
-    import resource
-
-    import torch
-
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+    peak = torch.cuda.max_memory_allocated() / 1e6 if order.device == "cuda" else largest_mb()
+    return Start(cold, build, peak)
 
 
 def _main() -> None:

@@ -23,12 +23,13 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from cdal_bench.machine import matrix_rates
 from cdal_trainer.batches import Batch
 from cdal_trainer.hardware import Hardware
 from cdal_trainer.recipe import Recipe, load_recipe
 from cdal_trainer.state import TrainingState
 
-__all__ = ["StepCost", "matrix_rate", "measure_step"]
+__all__ = ["StepCost", "measure_step"]
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,6 @@ class StepCost:
     share: float
     samples_per_second: float
     profile: dict[str, float]
-
-
-def matrix_rate(dtype: torch.dtype, side: int = 2048, seconds: float = 2.0) -> float:
-    """GFLOP/s of square matrix products on the CPU, the best of several."""
-    a, b = torch.randn(2, side, side).to(dtype)
-    a @ b
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - start)
-    return 2 * side**3 / best / 1e9
 
 
 class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -124,7 +113,7 @@ def measure_step(recipe: Recipe, hardware: Hardware, repeats: int = 5) -> StepCo
     runs = [state.sides(batch, time.perf_counter) for _ in range(repeats)]
     seconds = {side: median(run[side] for run in runs) for side in flop}
     half = hardware.precision == "bf16-mixed"
-    rate = matrix_rate(torch.bfloat16 if half else torch.float32)
+    rate = matrix_rates("cpu")["bfloat16" if half else "float32"]
     step = seconds["generator"] + seconds.get("discriminator", 0.0) / recipe.discriminator.every
     return StepCost(
         precision=hardware.precision,

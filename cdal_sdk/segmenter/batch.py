@@ -24,7 +24,7 @@ from cdal_sdk.readers.limits import LIMITS
 from cdal_sdk.segmenter.ledger import Claim, Ledger
 from cdal_sdk.segmenter.page import write_page
 from cdal_sdk.segmenter.predictor import Inferred, Segmenter
-from cdal_sdk.segmenter.report import CaseReport, Report, failed_case, large_case, segmented_case, sha256, skipped_case
+from cdal_sdk.segmenter.report import CaseReport, Measured, Report, failed_case, segmented_case, sha256, skipped_case
 from cdal_sdk.segmenter.result import (
     Format,
     as_cdal_error,
@@ -223,15 +223,19 @@ class _Run:
         """Bring a case home, write it and remember it."""
         try:
             result = self._segmenter.restore(inferred)
-            start = time.perf_counter()
-            outputs = result.save(self._out, self._formats)
-            result.timing.write = 1000 * (time.perf_counter() - start)
-            entry = segmented_case(job.files, result, outputs, self._out, job.fingerprint, job.digests)
-            self._ledger.write(entry)
+            with timed(result.timing, "write"):
+                outputs = result.save(self._out, self._formats)
+            entry = self._enter(job, Measured.of(result), outputs)
         except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
             return failed_case(job.files, as_cdal_error(error, job.files.case))
         finally:
             job.claim.release()
+        return entry
+
+    def _enter(self, job: _Job, found: Measured, outputs: Sequence[Path]) -> CaseReport:
+        """The entry of a case that is written, in the ledger, too."""
+        entry = segmented_case(job.files, found, outputs, self._out, job.fingerprint, job.digests)
+        self._ledger.write(entry)
         return entry
 
     def _finish_large(self, job: _Job) -> CaseReport:
@@ -247,8 +251,7 @@ class _Run:
                 with timed(result.timing, "write"):
                     write_mask_tiff(raw, (result.shape.height, result.shape.width), mask, labels)
                     write_preview(result.small.study, result.small.mask, preview, labels, result.small.spread)
-            entry = large_case(job.files, result, self._out, (mask, preview), job.fingerprint, job.digests, labels)
-            self._ledger.write(entry)
+            entry = self._enter(job, Measured.of_large(result, labels), (mask, preview))
         except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
             with suppress(OutputError):
                 remove_outputs(case, self._out)

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CaseReport",
+    "Measured",
     "Report",
     "failed_case",
     "geometry_of",
-    "large_case",
     "segmented_case",
     "sha256",
     "skipped_case",
@@ -113,21 +113,55 @@ class Report:
             path.write_text(self.to_json(), encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a case's entry tells of its segmentation, however that came about.
+
+    Attributes:
+        labels: the model's.
+        volumes: size by label name.
+        mean_spread: over the labelled voxels.
+        timing: time a stage.
+        review: reasons to look at it.
+        geometry: where the source's voxels lie, see `geometry_of`.
+    """
+
+    labels: Sequence[Label]
+    volumes: Mapping[str, LabelSize]
+    mean_spread: float
+    timing: Timing
+    review: list[str]
+    geometry: dict[str, Any]
+
+    @classmethod
+    def of(cls, result: Result) -> Measured:
+        """Of a case that was segmented whole."""
+        manifest, done = result.manifest, result.done
+        reasons = review_reasons(done, manifest.labels, manifest.confidence)
+        place = geometry_of(done.study)
+        return cls(manifest.labels, result.volumes, done.mean_spread, result.timing, reasons, place)
+
+    @classmethod
+    def of_large(cls, result: LargeResult, labels: Sequence[Label]) -> Measured:
+        """Of a picture that was segmented part by part."""
+        place = {"grid": [result.shape.height, result.shape.width], "pixel_spacing_mm": None}
+        return cls(labels, result.volumes, result.mean_spread, result.timing, result.review, place)
+
+
 def segmented_case(
-    files: CaseFiles, result: Result, outputs: list[Path], out: Path, fingerprint: str, digests: Sequence[str]
+    files: CaseFiles, found: Measured, outputs: Sequence[Path], out: Path, fingerprint: str, digests: Sequence[str]
 ) -> CaseReport:
     """The entry of a case that was segmented and written.
 
     Args:
         files: its files.
-        result: what came out.
+        found: what came out.
         outputs: the files written.
         out: the folder that they are in.
         fingerprint: of input, model and settings.
         digests: SHA-256 of the source's files.
     """
-    manifest, study = result.manifest, result.done.study
-    values = {label.name: label.value for label in manifest.labels}
+    values = {label.name: label.value for label in found.labels}
     names = [path.relative_to(out).as_posix() for path in outputs]
     return CaseReport(
         case=files.case,
@@ -135,41 +169,12 @@ def segmented_case(
         error=None,
         source=_source(files),
         outputs=names,
-        labels={name: {"value": values[name], **_size(size)} for name, size in result.volumes.items()},
-        mean_spread=round(result.done.mean_spread, 6),
-        timing_ms={stage: round(value, 1) for stage, value in asdict(result.timing).items()},
+        labels={name: {"value": values[name], **_size(size)} for name, size in found.volumes.items()},
+        mean_spread=round(found.mean_spread, 6),
+        timing_ms={stage: round(value, 1) for stage, value in asdict(found.timing).items()},
         fingerprint=fingerprint,
-        review=review_reasons(result.done, manifest.labels, manifest.confidence),
-        geometry=geometry_of(study),
-        source_sha256=sorted(digests),
-        output_sha256={name: sha256(path) for name, path in zip(names, outputs, strict=True)},
-    )
-
-
-def large_case(
-    files: CaseFiles,
-    result: LargeResult,
-    out: Path,
-    outputs: Sequence[Path],
-    fingerprint: str,
-    digests: Sequence[str],
-    labels: Sequence[Label],
-) -> CaseReport:
-    """The entry of a picture that was segmented part by part; see `segmented_case`."""
-    values = {label.name: label.value for label in labels}
-    names = [path.relative_to(out).as_posix() for path in outputs]
-    return CaseReport(
-        case=files.case,
-        status="ok",
-        error=None,
-        source=_source(files),
-        outputs=names,
-        labels={name: {"value": values[name], **_size(size)} for name, size in result.volumes.items()},
-        mean_spread=round(result.mean_spread, 6),
-        timing_ms={stage: round(value, 1) for stage, value in asdict(result.timing).items()},
-        fingerprint=fingerprint,
-        review=result.review,
-        geometry={"grid": [result.shape.height, result.shape.width], "pixel_spacing_mm": None},
+        review=found.review,
+        geometry=found.geometry,
         source_sha256=sorted(digests),
         output_sha256={name: sha256(path) for name, path in zip(names, outputs, strict=True)},
     )

@@ -160,10 +160,8 @@ def _check_source(entry: CaseReport, files: CaseFiles | None, out: Path) -> Iter
         if sorted(sha256(path) for path in files.paths) != entry.source_sha256:
             yield "its source has changed since it was segmented"
             return
-        if (
-            large_paths(entry.case, out)[0].name in entry.outputs
-        ):  # too large to be read for its size, which its bytes decide
-            return
+        if large_paths(entry.case, out)[0].name in entry.outputs:
+            return  # too large to be read for its size, which its bytes decide
         geometry = geometry_of(read_study(files))
     except (CdalError, OSError) as error:
         yield f"its source cannot be read: {error.brief() if isinstance(error, CdalError) else error.strerror}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -73,7 +74,7 @@ def export(
         int8=int8,
     )
     target = out or Path(f"{Path(checkpoint).stem}.cdal")
-    with console.status("exporting") if console.is_terminal else _Quiet():
+    with console.status("exporting") if console.is_terminal else nullcontext():
         exported = export_model(checkpoint, target, options, say)
     for engine in exported.engines:
         say(f"{engine.name} in {engine.precision}: {engine.agreement or 'not yet gated'}")
@@ -86,9 +87,3 @@ def export(
     if triton is not None:
         for path in write_repository(exported, triton):
             say(f"{path}")
-
-
-class _Quiet:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
