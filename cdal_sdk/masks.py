@@ -20,7 +20,9 @@ def decide(
 ) -> NDArray[np.uint8]:
     """The mask of a vote mean on the label scale [-1, 1], [channel, i, j, k] -> uint8 [i, j, k] of label values."""
     if decision == "threshold":
-        return np.where(polarity * mean[0] > 0, labels[0].value, 0).astype(np.uint8)
+        inside = mean[0] > 0 if polarity > 0 else mean[0] < 0
+        painted: NDArray[np.uint8] = np.multiply(inside, labels[0].value, dtype=np.uint8)
+        return painted
     values = np.array([0, *(label.value for label in labels)], np.uint8)
     mask: NDArray[np.uint8] = values[mean.argmax(axis=0)]
     return mask

@@ -7,6 +7,7 @@ and float64. Only the DICOM modules speak LPS.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -139,7 +140,7 @@ class Segmentation:
         """The case's name in outputs."""
         return self.study.case
 
-    @property
+    @cached_property
     def mean_spread(self) -> float:
         """Mean spread over the voxels that any label claims (probability over one half); 0 where none does."""
         claimed = (self.probability > 0.5).any(axis=0)

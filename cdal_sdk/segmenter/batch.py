@@ -223,9 +223,11 @@ class _Run:
         """Bring a case home, write it and remember it."""
         try:
             result = self._segmenter.restore(inferred)
+            with timed(result.timing, "restore"):
+                found = Measured.of(result)
             with timed(result.timing, "write"):
                 outputs = result.save(self._out, self._formats)
-            entry = self._enter(job, Measured.of(result), outputs)
+            entry = self._enter(job, found, outputs)
         except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
             return failed_case(job.files, as_cdal_error(error, job.files.case))
         finally:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 __all__ = ["resample", "resample_rows", "rows_behind"]
 
@@ -25,17 +27,17 @@ def resample(array: NDArray[np.float32], shape: tuple[int, ...], order: int = 1)
     source = array.shape[1:]
     if source == shape:
         return array
-    factors = [old / new for old, new in zip(source, shape, strict=True)]
     result = np.empty((len(array), *shape), np.float32)
     for entry, target in zip(array, result, strict=True):
         if order:
-            smooth = ndimage.gaussian_filter(entry, [_sigma(f) for f in factors], mode="nearest")
-            # Shrinking axes first, so that there is the less to do for the others.
-            for axis in sorted(range(len(shape)), key=lambda axis: shape[axis] / source[axis]):
-                smooth = _sample(smooth, axis, _positions(range(shape[axis]), source[axis], shape[axis]))
-            target[...] = smooth
+            values = entry
+            # Shrinking axes first, so that there is the less to do for the others; the first one last, being fastest.
+            for axis in sorted(range(len(shape)), key=lambda axis: (shape[axis] / source[axis], -axis)):
+                values = _along(axis, _weights(range(shape[axis]), source[axis], shape[axis]), values)
+            target[...] = values
         else:
-            offsets = [(f - 1) / 2 for f in factors]
+            factors = [old / new for old, new in zip(source, shape, strict=True)]
+            offsets = [(factor - 1) / 2 for factor in factors]
             ndimage.affine_transform(entry, factors, offsets, shape, target, order, mode="nearest")
     return result
 
@@ -44,9 +46,8 @@ def rows_behind(rows: range, old: int, new: int) -> range:
     """The rows of a picture of height `old` that decide these rows of one resampled to height `new`."""
     if old == new:
         return rows
-    positions = _positions(rows, old, new)
-    reach = int(_TRUNCATE * _sigma(old / new) + 0.5)
-    return range(max(0, int(positions[0]) - reach), min(old, int(positions[-1]) + 2 + reach))
+    used = _weights(rows, old, new).indices
+    return range(int(used.min()), int(used.max()) + 1)
 
 
 def resample_rows(
@@ -66,36 +67,35 @@ def resample_rows(
     """
     if old == new:
         return part
-    sigmas = [_sigma(a / b) for a, b in zip(old, new, strict=True)]
-    result = np.empty((len(part), len(rows), new[1]), np.float32)
-    for entry, target in zip(part, result, strict=True):
-        smooth = ndimage.gaussian_filter(entry, sigmas, mode="nearest", truncate=_TRUNCATE)
-        smooth = _sample(smooth, 0, _positions(rows, old[0], new[0]) - behind.start)
-        target[...] = _sample(smooth, 1, _positions(range(new[1]), old[1], new[1]))
-    return result
+    down = _weights(rows, old[0], new[0])[:, behind.start : behind.stop]
+    across = _weights(range(new[1]), old[1], new[1])
+    return np.stack([_along(1, across, _along(0, down, entry)) for entry in part])
 
 
-def _sigma(factor: float) -> float:
-    return max(0.0, (factor - 1) / 2)
+@lru_cache(maxsize=32)
+def _weights(rows: range, old: int, new: int) -> sparse.csr_matrix:
+    """What each of `old` boxes along a line gives to these of `new` boxes along it: smoothing and interpolation.
 
-
-def _positions(rows: range, old: int, new: int) -> NDArray[np.float64]:
-    """Where the centres of these of `new` boxes lie, in `old` boxes along the same line; never outside."""
+    Both are linear, so that they are one matrix, [len(rows), old]; beyond the ends the values there go on.
+    """
     factor = old / new
-    centres = factor * np.arange(rows.start, rows.stop) + (factor - 1) / 2
-    return np.asarray(centres.clip(0, old - 1), np.float64)
+    centres = (factor * np.arange(rows.start, rows.stop) + (factor - 1) / 2).clip(0, old - 1)
+    lower = np.minimum(centres.astype(np.intp), max(0, old - 2))
+    share = centres - lower
+    sigma = max(0.0, (factor - 1) / 2)
+    reach = np.arange(-int(_TRUNCATE * sigma + 0.5), int(_TRUNCATE * sigma + 0.5) + 1)
+    bell = np.exp(-0.5 * (reach / sigma) ** 2) if sigma else np.ones(1)
+    bell /= bell.sum()
+    values = np.concatenate([(1 - share)[:, None] * bell, share[:, None] * bell], axis=1)
+    columns = np.concatenate([lower[:, None] + reach, lower[:, None] + 1 + reach], axis=1).clip(0, old - 1)
+    lines = np.repeat(np.arange(len(rows)), columns.shape[1])
+    weights = sparse.coo_matrix((values.ravel(), (lines, columns.ravel())), (len(rows), old)).tocsr()
+    weights.eliminate_zeros()
+    return weights.astype(np.float32)
 
 
-def _sample(array: NDArray[np.float32], axis: int, positions: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Linear interpolation at positions along one axis."""
-    size = array.shape[axis]
-    if len(positions) == size and np.array_equal(positions, np.arange(size)):
-        return array
-    lower = np.minimum(positions.astype(np.intp), max(0, size - 2))
-    share = (positions - lower).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(array.ndim)])
-    below: NDArray[np.float32] = array.take(lower, axis)
-    above: NDArray[np.float32] = array.take(np.minimum(lower + 1, size - 1), axis)
-    above -= below
-    above *= share
-    above += below
-    return above
+def _along(axis: int, weights: sparse.csr_matrix, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weighted sums along one axis."""
+    turned = np.moveaxis(values, axis, 0)
+    mixed = weights @ np.ascontiguousarray(turned).reshape(len(turned), -1)
+    return np.moveaxis(mixed.reshape(-1, *turned.shape[1:]), 0, axis)
