@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from cdal_bench.baselines import BASELINES, Baseline, build_baseline
 from cdal_bench.configurations import Subject, segdiff_config
 from cdal_bench.own_engines import make_own_engine, own_engine_names
-from cdal_bench.runners import BaselineRunner, PublishedCdal, SegDiffRunner
+from cdal_bench.published_cdal import PublishedCdal
+from cdal_bench.runners import BaselineRunner, SegDiffRunner
 from cdal_bench.segdiff import SegDiff
 from cdal_sdk.bundle import load_checkpoint, load_model
 from cdal_sdk.engines import Engine

@@ -135,7 +135,7 @@ def speed_sections(speed: EngineSpeed) -> str:
             f"| {row.way} | {row.seconds:.2f} s | {ratio} | {build} | {row.peak_memory_gb:.1f} GB | "
             f"{row.difference:.1g} |"
         )
-    ratios = {way: speed.times_faster(way) for way in ("published", "plain")}
+    ratios = {way: speed.times_faster(way) for way in ("published", "published-by-vote", "plain")}
     told = [f"{ratio:.1f} times as fast as {way}" for way, ratio in ratios.items() if ratio is not None]
     share = speed.share_of_roof
     told += [] if share is None else [f"{100 * share:.0f} % of the machine's bfloat16 matrix rate"]

@@ -3,10 +3,10 @@
 Configuration: the paper's chest X-ray network (`paper:cxr`, 256 x 256, T = 2, K = 5), one image, random weights, as
 time does not depend on their values. All ways compute the same result from the same noise; in float32 they are:
 
-- published: eager, as the authors' release runs on a CPU: the condition encoder at every step and vote, and every FIR
-  resampling in general steps (insert zeros, pad, convolve each channel as an image of its own, drop samples), in the
-  residual blocks and in the input pyramid. The votes are one batch, which is the faster way for it, too;
-- plain: the same with each FIR resampling as one depthwise convolution, which is this package's eager network;
+- published: eager, the condition encoder at every step and vote, every FIR resampling in general steps (see
+  `published_cdal`); the votes are one batch;
+- published-by-vote: the same, one vote after the other, whose maps stay in the cache of a CPU;
+- plain: the votes as a batch, with each FIR resampling as one depthwise convolution, which is this package's network;
 - fused: eager; the encoder once an image. The float32 reference;
 - engines, by name and precision.
 """
@@ -22,84 +22,29 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from cdal_bench.configurations import PAPER
 from cdal_bench.engine_report import SpeedRow
 from cdal_bench.memory import largest_mb
+from cdal_bench.published_cdal import PublishedCdal, make_generic
 from cdal_sdk.diffusion import Sampling, sample, vote_statistics
 from cdal_sdk.engines import Precision, Target, VoteMaps, builder_of, candidates, engine_kind, fuse, pick_device
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.errors import CdalError
 from cdal_sdk.network import Generator
-from cdal_sdk.network.resample import FirDownsample, FirUpsample, PyramidDownsample
 
-__all__ = ["EAGER", "arithmetic", "fused_mean", "measure_way", "published_way", "ways"]
+__all__ = ["EAGER", "arithmetic", "batched_way", "fused_mean", "measure_way", "ways"]
 
-EAGER = ("published", "plain", "fused")
+EAGER = ("published", "published-by-vote", "plain", "fused")
 _MANIFEST = PAPER["cxr"]
 _MOST_RUNS, _SECONDS = 15, 6.0  # a fast way runs more often than it must, for so long
 _Run = Callable[[NDArray[np.float32]], VoteMaps]
 
 
-class _GenericFir(nn.Module):
-    """FIR resampling in general steps: insert zeros, pad, convolve, drop samples.
-
-    Args:
-        up: samples after insertion of zeros, an old one.
-        down: of so many samples one is kept.
-        padding: before and after.
-        gain: of the filter.
-    """
-
-    def __init__(self, *, up: int, down: int, padding: tuple[int, int], gain: float) -> None:
-        super().__init__()
-        self.up, self.down, self.padding = up, down, padding
-        taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-        self.register_buffer("kernel", torch.outer(taps, taps)[None, None] * (gain / 64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Resample every channel as an image of its own."""
-        n, channels, height, width = x.shape
-        x, gap = x.reshape(n * channels, 1, height, 1, width, 1), self.up - 1
-        x = F.pad(x, (0, gap, 0, 0, 0, gap)).reshape(n * channels, 1, self.up * height, self.up * width)
-        x = F.conv2d(F.pad(x, self.padding * 2), self.kernel)  # type: ignore[arg-type]
-        x = x[:, :, :: self.down, :: self.down]
-        return x.reshape(n, channels, *x.shape[2:])
-
-
-class _GenericPyramid(nn.Module):
-    """See `PyramidDownsample`."""
-
-    def __init__(self, pyramid: PyramidDownsample) -> None:
-        super().__init__()
-        self.blur, self.conv = _GenericFir(up=1, down=1, padding=(2, 2), gain=1.0), pyramid.conv
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Blur, then convolve with a stride."""
-        result: Tensor = self.conv(self.blur(x))
-        return result
-
-
-def _make_generic(module: nn.Module) -> None:
-    """Replace every FIR resampling below a module by general steps."""
-    for name, child in list(module.named_children()):
-        if isinstance(child, FirDownsample):
-            setattr(module, name, _GenericFir(up=1, down=2, padding=(1, 1), gain=1.0))
-        elif isinstance(child, FirUpsample):
-            setattr(module, name, _GenericFir(up=2, down=1, padding=(2, 1), gain=4.0))
-        elif isinstance(child, PyramidDownsample):
-            setattr(module, name, _GenericPyramid(child))
-        else:
-            _make_generic(child)
-
-
-def published_way(generator: Generator, sampling: Sampling, *, generic_fir: bool = True) -> _Run:
-    """The sampler over the generator's own forward, the encoder in it, the votes as a batch; changes the generator."""
-    if generic_fir:
-        _make_generic(generator)
+def batched_way(generator: Generator, sampling: Sampling) -> _Run:
+    """The sampler over the generator's own forward, the encoder in it, the votes as a batch."""
     noise = sampling.noise()
 
     def run(images: NDArray[np.float32]) -> VoteMaps:
@@ -167,7 +112,11 @@ def measure_way(way: str, repeats: int, expected: NDArray[np.float32]) -> SpeedR
 def _eager(way: str, generator: Generator, sampling: Sampling) -> _Run:
     if way == "fused":
         return TorchEngine(generator, sampling, "cpu").run
-    return published_way(generator, sampling, generic_fir=way == "published")
+    if way == "published-by-vote":
+        return PublishedCdal(generator, sampling, "cpu").run
+    if way == "published":
+        make_generic(generator)
+    return batched_way(generator, sampling)
 
 
 def _engine(way: str, generator: Generator, sampling: Sampling, folder: Path) -> _Run:

@@ -14,12 +14,10 @@ from torch import Tensor
 from cdal_bench.baselines import Baseline
 from cdal_bench.segdiff import SegDiff, ddim_steps
 from cdal_bench.segdiff.sampler import ancestral_step, ddim, predictor, sample, vote_noise
-from cdal_sdk.diffusion import Sampling, vote_statistics
-from cdal_sdk.diffusion import sample as sample_cdal
+from cdal_sdk.diffusion import vote_statistics
 from cdal_sdk.engines import Engine, Precision, VoteMaps
-from cdal_sdk.network import Generator
 
-__all__ = ["BaselineRunner", "Part", "PublishedCdal", "Runner", "SegDiffRunner"]
+__all__ = ["BaselineRunner", "Part", "Runner", "SegDiffRunner", "maps_of"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,8 @@ class Runner(Engine, Protocol):
         ...
 
 
-def _maps(votes: Tensor) -> VoteMaps:
+def maps_of(votes: Tensor) -> VoteMaps:
+    """Mean and spread of votes [vote, n, label, h, w]."""
     mean, spread = vote_statistics(votes.float())
     return VoteMaps(mean.cpu().numpy(), spread.cpu().numpy())
 
@@ -99,7 +98,7 @@ class SegDiffRunner:
             hoist_encoder=self._hoist,
             votes_at_once=self._at_once,
         )
-        return _maps(votes)
+        return maps_of(votes)
 
     def parts(self, images: NDArray[np.float32]) -> tuple[Part, ...]:
         """One encoding, and one step of as many votes as go at once; as published, every step encodes."""
@@ -136,53 +135,6 @@ class SegDiffRunner:
         return finished
 
 
-class PublishedCdal:
-    """cDAL as the published code runs it: eager, float32, votes one after the other, the encoder at every step."""
-
-    name = "cdal-published"
-    precision: Precision = "fp32"
-
-    def __init__(self, generator: Generator, sampling: Sampling, device: str) -> None:
-        self.device = device
-        self._generator, self._sampling = generator.to(device), sampling
-        self._noise = sampling.noise()
-
-    @torch.inference_mode()
-    def run(self, images: NDArray[np.float32]) -> VoteMaps:
-        """See `Engine.run`."""
-        image = torch.from_numpy(images).to(self.device)
-        return _maps(torch.stack([self._vote(image, vote) for vote in range(self._sampling.votes)]))
-
-    def parts(self, images: NDArray[np.float32]) -> tuple[Part, ...]:
-        """One vote."""
-        image = torch.from_numpy(images).to(self.device)
-
-        @torch.inference_mode()
-        def vote() -> None:
-            self._vote(image, 0)
-            if self.device == "cuda":
-                torch.cuda.synchronize()
-
-        return (Part("vote", vote, self._sampling.votes),)
-
-    def _vote(self, image: Tensor, vote: int) -> Tensor:
-        height, width = image.shape[2:]
-
-        def seen(canvas: Tensor) -> Tensor:
-            """One vote's noise for every image, [..., vote, label, H, W] to [..., n, label, h, w]."""
-            chosen = canvas[..., vote : vote + 1, :, :height, :width].to(self.device)
-            return chosen.expand(*canvas.shape[:-4], len(image), *chosen.shape[-3:])
-
-        def denoise(x: Tensor, step: int) -> Tensor:
-            z = self._noise.z[step, vote][None].to(self.device).expand(len(image), -1)
-            label: Tensor = self._generator(x, torch.full((len(image),), step, device=self.device), image, z)
-            return label
-
-        noise, posterior = self._noise, self._noise.posterior
-        mine = type(noise)(seen(noise.x_T), noise.z, None if posterior is None else seen(posterior))
-        return sample_cdal(denoise, mine, self._sampling.schedule)
-
-
 class BaselineRunner:
     """A supervised baseline: one evaluation, float32 eager."""
 
@@ -195,4 +147,4 @@ class BaselineRunner:
     @torch.inference_mode()
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
-        return _maps(self._model.label(torch.from_numpy(images).to(self.device))[None])
+        return maps_of(self._model.label(torch.from_numpy(images).to(self.device))[None])

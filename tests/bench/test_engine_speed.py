@@ -8,6 +8,7 @@ import torch
 
 from cdal_bench import engine_speed, engine_ways
 from cdal_bench.engine_report import SpeedRow, read_speed
+from cdal_bench.published_cdal import make_generic
 from cdal_bench.results import Machine
 from cdal_sdk.engines.eager import TorchEngine
 from tests.engines.conftest import MODEL
@@ -22,8 +23,10 @@ def test_the_published_way_computes_the_same(generic: bool) -> None:
     image = np.random.default_rng(0).standard_normal((1, 2, 16, 16)).astype(np.float32)
     expected = TorchEngine(tiny_generator(MODEL), MODEL.sampling(), "cpu").run(image)
     generator, encoded = tiny_generator(MODEL), []
+    if generic:
+        make_generic(generator)
     generator.encoder.register_forward_hook(lambda _, inputs, __: encoded.append(len(inputs[0])))
-    found = engine_ways.published_way(generator, MODEL.sampling(), generic_fir=generic)(image)
+    found = engine_ways.batched_way(generator, MODEL.sampling())(image)
     np.testing.assert_allclose(found.mean, expected.mean, atol=1e-5)
     np.testing.assert_allclose(found.spread, expected.spread, atol=1e-5)
     assert encoded == [3, 3], "at both steps, for each of the three votes"
@@ -40,8 +43,10 @@ def test_no_fir_is_left_that_filters_depthwise(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.nn.functional, "conv2d", watch)
     for generic, found in ((True, {1}), (False, {1, 3, 8, 16})):
         groups.clear()
-        run = engine_ways.published_way(tiny_generator(MODEL), MODEL.sampling(), generic_fir=generic)
-        run(np.zeros((1, 2, 16, 16), np.float32))
+        generator = tiny_generator(MODEL)
+        if generic:
+            make_generic(generator)
+        engine_ways.batched_way(generator, MODEL.sampling())(np.zeros((1, 2, 16, 16), np.float32))
         assert groups <= found
         assert (len(groups) > 1) is not generic
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from cdal_bench.runners import PublishedCdal, SegDiffRunner
+from cdal_bench.published_cdal import PublishedCdal
+from cdal_bench.runners import SegDiffRunner
 from cdal_bench.segdiff import SegDiff, sample
 from cdal_bench.timing import task
 from cdal_sdk.engines.eager import TorchEngine
