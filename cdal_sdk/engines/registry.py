@@ -40,6 +40,15 @@ class EngineKind:
 # Fastest first, as measured by `cdal_bench.engine_speed`; the reference, last, is no choice of `auto`.
 ENGINES = (
     EngineKind(
+        "tensorrt-rtx-int8",
+        "tensorrt_rtx_int8",
+        ("cuda",),
+        "tensorrt-rtx",
+        ("tensorrt_rtx_bindings", "onnx"),
+        automatic=False,
+        describes="TensorRT for RTX, quantised after training; made by an export only",
+    ),
+    EngineKind(
         "tensorrt", "torch_trt", ("cuda",), "tensorrt", ("torch_tensorrt",), describes="compiled by TensorRT, FP16"
     ),
     EngineKind(

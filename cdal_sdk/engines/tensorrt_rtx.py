@@ -20,7 +20,7 @@ from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 
-__all__ = ["BUILDER", "NetworkLayer", "TensorRtEngine", "build_plan", "describe_network"]
+__all__ = ["BUILDER", "Builder", "NetworkLayer", "TensorRtEngine", "build_plan", "describe_network"]
 
 _LOGGER = trt.Logger(trt.Logger.ERROR)
 
@@ -100,16 +100,16 @@ class TensorRtEngine:
         plan: from `build_plan`.
         precision: of its graph.
         most: images at once.
+        name: of the engine.
 
     Raises:
         EngineError: if it does not open on this GPU.
     """
 
-    name = "tensorrt-rtx"
     device = "cuda"
 
-    def __init__(self, plan: bytes, precision: Precision, most: int) -> None:
-        self.precision, self._most = precision, most
+    def __init__(self, plan: bytes, precision: Precision, most: int, *, name: str = "tensorrt-rtx") -> None:
+        self.name, self.precision, self._most = name, precision, most
         self._runtime = trt.Runtime(_LOGGER)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
@@ -137,25 +137,34 @@ class TensorRtEngine:
         return VoteMaps(tensors["mean"].cpu().numpy(), tensors["spread"].cpu().numpy())
 
 
-class _TensorRtBuilder:
+class Builder:
+    """Builds and opens engines; see `base.Builder`."""
+
     suffix = ".tensorrt-rtx.engine"
     needs_device = False
     takes_islands = True
     takes_free_noise = takes_probes = False
 
     def precisions(self, device: str) -> tuple[Precision, ...]:
+        """See `base.Builder`."""
         return ("fp16", "fp32") if device == "cuda" and torch.cuda.is_available() else ()
 
     def environment(self, device: str) -> Mapping[str, str]:  # noqa: ARG002 - one engine runs on every RTX GPU
+        """See `base.Builder`."""
         return {"tensorrt-rtx": trt.__version__}
 
+    def graph(self, generator: Generator, target: Target) -> bytes:
+        """What the engine is built from, as serialised ONNX."""
+        return bytes(write_graph(fold_for(generator, target), GraphOptions.of(target)).SerializeToString())
+
     def build(self, generator: Generator, target: Target, path: Path) -> None:
+        """See `base.Builder`."""
         smallest = target.canvas if target.fixed_size else (generator.config.divisor,) * 2
-        graph = write_graph(fold_for(generator, target), GraphOptions.of(target)).SerializeToString()
-        path.write_bytes(build_plan(graph, target.batch, smallest, target.canvas))
+        path.write_bytes(build_plan(self.graph(generator, target), target.batch, smallest, target.canvas))
 
     def load(self, path: Path, target: Target) -> TensorRtEngine:
+        """See `base.Builder`."""
         return TensorRtEngine(path.read_bytes(), target.precision, target.batch.most)
 
 
-BUILDER = _TensorRtBuilder()
+BUILDER = Builder()

@@ -36,7 +36,7 @@ def export(
         bool, typer.Option("--islands", help="Where half precision fails, retry with the worst layers in float32.")
     ] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantise the OpenVINO engine after training, on the gate's images.")
+        bool, typer.Option("--int8", help="Quantise OpenVINO or TensorRT-RTX after training, on the gate's images.")
     ] = False,
     free_noise: Annotated[
         bool, typer.Option("--free-noise", help="Engines that take their noise as inputs, for any seed.")

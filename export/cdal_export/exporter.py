@@ -34,6 +34,7 @@ from cdal_sdk.engines import (
     builder_of,
     candidates,
     engine_kind,
+    engine_names,
     fingerprint,
     pick_device,
     stored_engine_names,
@@ -50,6 +51,7 @@ __all__ = ["ExportOptions", "Exported", "ExportedEngine", "export_model"]
 
 _GATE_CASES = 2
 _LIMITS = Limits()
+_INT8 = "-int8"  # ends the names of engines that only --int8 makes
 
 Say = Callable[[str], None]
 
@@ -67,7 +69,7 @@ class ExportOptions:
         keep_images: store the gate's images in the model folder, so that later builds are held against them, too.
         islands: where half precision fails the gate, retry with the offending layers in float32.
         free_noise: engines take their noise as inputs; it is gated for two seeds.
-        int8: quantise the OpenVINO engine, on the gate's images.
+        int8: quantise the engines, on the gate's images.
         limits: of the gate.
     """
 
@@ -189,9 +191,11 @@ class _Workshop:
 
     @staticmethod
     def _quantised(name: str) -> str:
-        if name not in ("auto", "openvino", "openvino-int8"):
-            raise UsageError(f"the engine '{name}' has no INT8 here", remedy="use --int8 with --engine openvino")
-        return "openvino-int8"
+        name = "openvino" if name == "auto" else name.removesuffix(_INT8)
+        if f"{name}{_INT8}" not in engine_names():
+            having = " or ".join(f"--engine {known.removesuffix(_INT8)}" for known in engine_names() if _INT8 in known)
+            raise UsageError(f"the engine '{name}' has no INT8", remedy=f"use --int8 with {having}")
+        return f"{name}{_INT8}"
 
     def _automatic(self) -> tuple[ExportedEngine, dict[str, Path]]:
         """The fastest engine that can be built and passes here; says which and why."""
@@ -218,9 +222,9 @@ class _Workshop:
                 f"the engine '{kind.name}' takes its noise as constants only",
                 remedy="leave --free-noise out, or choose --engine onnx",
             )
-        precision = (
-            usable_precisions(kind, builder, device, self.options.precision)[0] if runs_here else self.options.precision
-        )
+        precision: Precision = "int8" if kind.name.endswith(_INT8) else self.options.precision
+        if runs_here:
+            precision = usable_precisions(kind, builder, device, self.options.precision)[0]
         target = replace(self.target, device=device, precision=precision)
         self.say(f"building {kind.name} in {precision}")
         path = self.scratch / f"{kind.name}{builder.suffix}"
@@ -231,7 +235,7 @@ class _Workshop:
         else:
             self.say(f"{kind.name} cannot run here: it is stored as not yet gated, and gated at its first use")
             self.say("holding its arithmetic against the reference, emulated on the CPU")
-            rehearsed = self._gated(kind, builder, target, path, partial(EmulatedEngine, self.generator))
+            rehearsed = self._gated(kind, builder, target, path, self._emulated)
             engine = replace(rehearsed, agreement=None, rehearsal=rehearsed.agreement)
         return engine, self._files(kind, builder, target, path, engine)
 
@@ -256,6 +260,7 @@ class _Workshop:
             layers = ", ".join(islands[:8]) if islands else "no single layer stands out"
             if not (self.options.islands and islands and builder.takes_islands):
                 offer = "retry with --islands, or use --fp32" if builder.takes_islands and islands else "use --fp32"
+                offer = "leave --int8 out, or give more images by --data" if target.precision == "int8" else offer
                 raise GateError(f"{error.what}; offending layers: {layers}", where=error.where, remedy=offer) from error
         self.say(f"retrying with {len(islands)} layer(s) in float32: {layers}")
         target = replace(target, islands=frozenset(islands))
@@ -267,10 +272,21 @@ class _Workshop:
         """The engine once more, with the sampler's steps as outputs; emulated where it cannot be had."""
         target = replace(target, probes=True)
         if not (builder.takes_probes and builder.precisions(target.device)):
-            return EmulatedEngine(self.generator, target)
+            return self._emulated(target)
         path = self.scratch / f"{kind.name}-probes{builder.suffix}"
         builder.build(self.generator, target, path)
         return cast("ProbingEngine", builder.load(path, target))
+
+    def _emulated(self, target: Target) -> ProbingEngine:
+        """A target's arithmetic on the CPU."""
+        if target.precision == "int8":
+            from cdal_sdk.engines.onnx_int8 import write_int8_graph
+            from cdal_sdk.engines.onnx_runtime import OnnxEngine
+
+            engine = OnnxEngine(write_int8_graph(self.generator, replace(target, probes=True)), "cpu", "int8")
+            engine.name = EmulatedEngine.name
+            return engine
+        return EmulatedEngine(self.generator, target)
 
     def _files(
         self, kind: EngineKind, builder: Builder, target: Target, path: Path, engine: ExportedEngine

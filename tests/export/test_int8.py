@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from cdal_sdk import Segmenter
 from cdal_sdk.engines import builder_of, engine_kind
 from cdal_sdk.errors import EngineError, GateError, UsageError
 from cdal_sdk.gate import Limits
-from tests.tiny_model import PLANAR, save_tiny
+from tests.engines.conftest import target as small_target
+from tests.tiny_model import PLANAR, save_tiny, tiny_generator
 
 pytest.importorskip("nncf", reason="the extra [int8] is not installed")
 LENIENT = Limits(dice=0.5, flips=0.5, probability=1.0, volume_change=1.0)
@@ -44,7 +46,7 @@ def test_the_gate_s_own_limits_hold_for_it(tmp_path: Path) -> None:
 def test_only_an_export_makes_it(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="cdal export --int8"):
         Segmenter(save_tiny(PLANAR, tmp_path / "tiny"), engine="openvino-int8")
-    with pytest.raises(UsageError, match="'onnx' has no INT8"):
+    with pytest.raises(UsageError, match=r"'onnx' has no INT8.*--engine tensorrt-rtx"):
         export_model(tmp_path / "tiny", tmp_path / "out", replace(INT8, engines=("onnx",)))
 
 
@@ -52,3 +54,40 @@ def test_a_damaged_file_says_so(tmp_path: Path) -> None:
     (tmp_path / "engine.zip").write_bytes(b"no archive")
     with pytest.raises(EngineError, match="does not open"):
         builder_of(engine_kind("openvino-int8")).load(tmp_path / "engine.zip", None)  # type: ignore[arg-type]
+
+
+def test_tensorrt_s_is_built_and_rehearsed_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trt = pytest.importorskip("cdal_sdk.engines.tensorrt_rtx", reason="the extra [tensorrt-rtx] is not installed")
+    monkeypatch.setattr(trt, "build_plan", partial(trt.build_plan, architectures=("SM89",)))  # all take minutes
+    model = save_tiny(PLANAR, tmp_path / "tiny")
+    exported = export_model(model, tmp_path / "out", replace(INT8, engines=("tensorrt-rtx",)))
+    (engine,) = exported.engines
+    assert (engine.name, engine.precision, engine.agreement) == ("tensorrt-rtx-int8", "int8", None)
+    assert (exported.folder / engine.file).stat().st_size > 0
+    assert engine.rehearsal is not None
+    assert 1e-6 < engine.rehearsal.probability < 0.3, "rounded, but no other network"
+
+
+def test_a_model_that_does_not_bear_eight_bits_is_refused_before_a_gpu_sees_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt = pytest.importorskip("cdal_sdk.engines.tensorrt_rtx", reason="the extra [tensorrt-rtx] is not installed")
+    monkeypatch.setattr(trt, "build_plan", lambda *_: b"a plan")
+    strict = replace(INT8, engines=("tensorrt-rtx",), limits=Limits(dice=0.99999, flips=0.0, probability=1e-6))
+    with pytest.raises(GateError, match=r"'emulated': in int8 it disagrees.*leave --int8 out"):
+        export_model(save_tiny(PLANAR, tmp_path / "tiny"), tmp_path / "out", strict)
+    assert not (tmp_path / "out").exists()
+
+
+def test_tensorrt_s_convolutions_are_quantised_symmetrically(tmp_path: Path) -> None:
+    from cdal_sdk.engines.onnx_int8 import write_int8_graph
+
+    trt = pytest.importorskip("cdal_sdk.engines.tensorrt_rtx", reason="the extra [tensorrt-rtx] is not installed")
+    images = np.random.default_rng(0).random((2, 1, 16, 16)).astype(np.float32)
+    target = replace(small_target(), sampling=PLANAR.sampling(), precision="int8", calibration=(images,))
+    layers = trt.describe_network(write_int8_graph(tiny_generator(PLANAR), target))
+    convolutions = [layer for layer in layers if layer.kind == "CONVOLUTION"]
+    quantised = [layer for layer in layers if layer.kind == "QUANTIZE"]
+    assert {layer.precision for layer in quantised} == {"INT8"}
+    assert len(quantised) >= len(convolutions) // 2
+    assert {layer.precision for layer in layers if layer.kind in ("NORMALIZATION", "SOFTMAX")} == {"FLOAT"}

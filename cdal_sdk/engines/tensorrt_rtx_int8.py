@@ -1,0 +1,33 @@
+"""The TensorRT-RTX engine in INT8, built ahead of time from the quantised ONNX graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from cdal_sdk.engines import tensorrt_rtx
+from cdal_sdk.engines.base import Precision, Target
+from cdal_sdk.engines.onnx_int8 import write_int8_graph
+from cdal_sdk.network import Generator
+
+__all__ = ["BUILDER"]
+
+
+class _Int8Builder(tensorrt_rtx.Builder):
+    suffix = ".tensorrt-rtx-int8.engine"
+    takes_islands = False
+
+    def precisions(self, device: str) -> tuple[Precision, ...]:
+        return ("int8",) if device == "cuda" and torch.cuda.is_available() else ()
+
+    def graph(self, generator: Generator, target: Target) -> bytes:
+        return write_int8_graph(generator, target)
+
+    def load(self, path: Path, target: Target) -> tensorrt_rtx.TensorRtEngine:
+        return tensorrt_rtx.TensorRtEngine(
+            path.read_bytes(), target.precision, target.batch.most, name="tensorrt-rtx-int8"
+        )
+
+
+BUILDER = _Int8Builder()
