@@ -47,7 +47,7 @@ def sections(results: Mapping[str, Result]) -> str:
         setting = result.setting
         weights = "trained weights" if setting.trained else "random weights, so times only"
         lines += [
-            f"## {setting.model}, {setting.votes} votes, {setting.device}",
+            f"## {name}: {setting.model}, {setting.votes} votes, {setting.device}",
             "",
             headline(result),
             "",
@@ -77,11 +77,12 @@ def engine_sections(root: Path) -> str:
 
 
 def readme_lines(results: Mapping[str, Result]) -> str:
-    """A line a result that compares with SegDiff."""
+    """A line a result that compares with SegDiff in the published configurations."""
     told = [
         f"- **{result.setting.model}**, {result.setting.votes} votes. {headline(result)}"
         for result in results.values()
-        if any(ratio.slow.startswith("segdiff") for ratio in result.ratios)
+        if result.setting.model.startswith("paper:")
+        and any(ratio.slow.startswith("segdiff") for ratio in result.ratios)
     ]
     return "\n".join([*told, "", "How it was measured: [docs/benchmarks.md](docs/benchmarks.md)."])
 
