@@ -8,7 +8,7 @@ and which layers are to blame where one does not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ _TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 _HEADROOM = 4.0  # an activation this close to the largest half is one that another image may overflow
 _JUMP = 4.0  # times the median error of all layers
+_SAMPLE = 100_000  # values of a layer, about, that tell its error
 
 
 class EmulatedEngine:
@@ -106,19 +107,31 @@ def find_islands(generator: Generator, exact: Target, half: Target, images: NDAr
     """
     expected, found = (_layers(generator, target, images[:1]) for target in (exact, half))
     limit = _LARGEST_HALF / _HEADROOM if half.precision == "fp16" else np.inf
-    overflowing = [name for name, values in expected.items() if np.abs(values).max() > limit]
+    overflowing = [name for name, layer in expected.items() if layer.largest > limit]
     if overflowing:
         return tuple(overflowing)  # later layers only inherit their infinities
     errors = {}
-    for name, values in expected.items():
-        scale = float(np.sqrt(np.square(values).mean())) or 1.0
-        errors[name] = float(np.sqrt(np.square(found[name] - values).mean())) / scale
+    for name, layer in expected.items():
+        scale = float(np.sqrt(np.square(layer.some).mean())) or 1.0
+        errors[name] = float(np.sqrt(np.square(found[name].some - layer.some).mean())) / scale
     typical = float(np.median(list(errors.values())))
     return tuple(name for name, error in errors.items() if error > _JUMP * typical)
 
 
-def _layers(generator: Generator, target: Target, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+class _Layer(NamedTuple):
+    """What is kept of a layer's result: all of them would be gigabytes."""
+
+    largest: float
+    some: NDArray[np.float32]
+
+
+def _layers(generator: Generator, target: Target, images: NDArray[np.float32]) -> dict[str, _Layer]:
     """The result of every convolution."""
-    layers: dict[str, NDArray[np.float32]] = {}
-    EmulatedEngine(generator, target, lambda name, values: layers.update({name: values.numpy().copy()})).run(images)
+    layers: dict[str, _Layer] = {}
+
+    def watch(name: str, values: Tensor) -> None:
+        some = values.flatten()[:: values.numel() // _SAMPLE | 1]  # an odd step meets every row and channel
+        layers[name] = _Layer(float(values.abs().max()), some.numpy().copy())
+
+    EmulatedEngine(generator, target, watch).run(images)
     return layers
