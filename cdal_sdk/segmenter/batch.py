@@ -248,10 +248,10 @@ class _Run:
         labels, case = self._segmenter.manifest.labels, job.files.case
         mask, preview = large_paths(case, self._out)
         try:
-            with scratch(mask.with_suffix(".raw")) as raw:
-                result = segment_large(self._segmenter, job.files, raw)
+            with scratch(mask.with_suffix(".rows")) as rows:
+                result = segment_large(self._segmenter, job.files, rows)
                 with timed(result.timing, "write"):
-                    write_mask_tiff(raw, (result.shape.height, result.shape.width), mask, labels)
+                    write_mask_tiff(rows, mask, labels)
                     write_preview(result.small.study, result.small.mask, preview, labels, result.small.spread)
             entry = self._enter(job, Measured.of_large(result, labels), (mask, preview))
         except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case

@@ -31,6 +31,7 @@ from cdal_sdk.slicing import (
     rows_behind,
 )
 from cdal_sdk.study import LabelSize, Segmentation, Source, Study
+from cdal_sdk.writers import MaskRows
 
 __all__ = ["LargeResult", "segment_large"]
 
@@ -67,7 +68,7 @@ def segment_large(segmenter: Segmenter, files: CaseFiles, mask: Path) -> LargeRe
     Args:
         segmenter: its model's plan is `by_parts`.
         files: the picture.
-        mask: file for the mask: raw uint8, row by row.
+        mask: file for the mask, written as `MaskRows`.
 
     Raises:
         DomainError: if the picture lies outside the model's domain, and force is off.
@@ -76,11 +77,13 @@ def segment_large(segmenter: Segmenter, files: CaseFiles, mask: Path) -> LargeRe
     """
     reader = IsolatedReader(segmenter.read_timeout)
     try:
+        work = _Work(segmenter, files, reader)
         with mask.open("wb") as stream:
-            work = _Work(segmenter, files, reader)
+            stored = MaskRows(stream, (work.shape.height, work.shape.width))
             for rows in work.masks():
                 with timed(work.timing, "write"):
-                    stream.write(np.ascontiguousarray(rows).data)
+                    stored.add(rows)
+            stored.finish()
     finally:
         reader.close()
     return work.result()
@@ -271,19 +274,18 @@ class _Shrunk:
 
     def __init__(self, size: tuple[int, int], channels: int) -> None:
         self._block = -(-max(size) // _SHOWN)
-        height, width = (-(-side // self._block) for side in size)
-        self._sum = np.zeros((channels, height, width))
-        self._count = np.zeros((height, width))
-        self._width = size[1]
+        self._columns = np.arange(0, size[1], self._block)
+        self._widths = np.diff([*self._columns, size[1]]).astype(np.float32)
+        self._heights = np.zeros(-(-size[0] // self._block), np.float32)  # rows that passed, for each block
+        self._sum = np.zeros((channels, len(self._heights), len(self._columns)), np.float32)
 
     def add(self, rows: range, values: NDArray[np.generic]) -> None:
         """Rows [channel, row, column]."""
-        columns = np.arange(0, self._width, self._block)
-        sums = np.add.reduceat(values, columns, axis=2, dtype=np.float64)
-        widths = np.diff([*columns, self._width])
+        sums = np.add.reduceat(values, self._columns, axis=2, dtype=np.float32)
         for number, row in enumerate(rows):
             self._sum[:, row // self._block] += sums[:, number]
-            self._count[row // self._block] += widths
+            self._heights[row // self._block] += 1
 
     def mean(self) -> Floats:
-        return (self._sum / np.maximum(self._count, 1)).astype(np.float32)
+        pixels = np.outer(self._heights, self._widths).astype(np.float32)
+        return self._sum / np.maximum(pixels, 1)

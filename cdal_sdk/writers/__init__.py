@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from cdal_sdk.writers.dicom_seg import Algorithm, write_dicom_probability, write_dicom_seg
     from cdal_sdk.writers.dicom_series import write_mr_series
     from cdal_sdk.writers.image import write_mask_png
-    from cdal_sdk.writers.large_mask import write_mask_tiff
+    from cdal_sdk.writers.large_mask import MaskRows, write_mask_tiff
     from cdal_sdk.writers.nifti import write_nifti, write_nifti_maps
     from cdal_sdk.writers.preview import thumbnail, write_preview
 
 __all__ = [
     "Algorithm",
+    "MaskRows",
     "thumbnail",
     "write_dicom_probability",
     "write_dicom_seg",
@@ -31,6 +32,7 @@ __all__ = [
 
 _HOMES = {
     "Algorithm": "dicom_seg",
+    "MaskRows": "large_mask",
     "thumbnail": "preview",
     "write_dicom_probability": "dicom_seg",
     "write_dicom_seg": "dicom_seg",

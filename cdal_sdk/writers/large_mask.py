@@ -2,28 +2,57 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cdal_sdk.atomic import atomic
 from cdal_sdk.errors import MissingExtraError, OutputError
 from cdal_sdk.study import Label
 
-__all__ = ["write_mask_tiff"]
+__all__ = ["MaskRows", "write_mask_tiff"]
 
 _TILE = 512
-_WHITE, _BLACK = np.uint8(255), np.uint8(0)
-_BAND_PIXELS = 2**22
 
 
-def write_mask_tiff(raw: Path, size: tuple[int, int], path: Path, labels: Sequence[Label]) -> None:
-    """Turn a raw mask into a BigTIFF pyramid of compressed tiles, and read it back.
+class MaskRows:
+    """A mask that comes in from above to below, stored as a gray PNG picture of label numbers.
+
+    libvips maps a raw file into memory, all of it, but reads a PNG picture row by row; no library here writes one so.
+    """
+
+    def __init__(self, stream: BinaryIO, size: tuple[int, int]) -> None:
+        """Begin a picture of rows and columns."""
+        height, width = size
+        self._stream, self._deflate = stream, zlib.compressobj(1)
+        stream.write(b"\x89PNG\r\n\x1a\n")
+        self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+
+    def add(self, rows: NDArray[np.uint8]) -> None:
+        """Rows [row, column] below those before."""
+        unfiltered = np.pad(rows, ((0, 0), (1, 0)))  # each row begins with the number of its filter
+        self._chunk(b"IDAT", self._deflate.compress(unfiltered.tobytes()))
+
+    def finish(self) -> None:
+        """Nothing comes below."""
+        self._chunk(b"IDAT", self._deflate.flush())
+        self._chunk(b"IEND", b"")
+
+    def _chunk(self, kind: bytes, content: bytes) -> None:
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        self._stream.write(struct.pack(">I", len(content)) + kind + content + check)
+
+
+def write_mask_tiff(rows: Path, path: Path, labels: Sequence[Label]) -> None:
+    """Turn a mask of `MaskRows` into a BigTIFF pyramid of compressed tiles, and read it back.
 
     Args:
-        raw: uint8 label numbers, row by row.
-        size: rows and columns.
+        rows: the mask.
         path: ends in .tif.
         labels: the model's labels. One label is written as 255, as in a PNG mask.
 
@@ -35,12 +64,9 @@ def write_mask_tiff(raw: Path, size: tuple[int, int], path: Path, labels: Sequen
         import pyvips
     except ModuleNotFoundError:
         raise MissingExtraError("pyvips", "slides") from None
-    height, width = size
-    stored = pyvips.Image.rawload(str(raw), width, height, 1)
-    pixels = (stored > 0) if len(labels) == 1 else stored  # of libvips, true is 255
     try:
         with atomic(path) as temporary:
-            pixels.tiffsave(
+            _pixels(rows, labels).tiffsave(
                 str(temporary),
                 compression="deflate",
                 tile=True,
@@ -51,25 +77,21 @@ def write_mask_tiff(raw: Path, size: tuple[int, int], path: Path, labels: Sequen
                 region_shrink="nearest",
                 bigtiff=True,
             )
-            _check(temporary, raw, size, path, white=len(labels) == 1)
+            intended, again = _pixels(rows, labels), _open(temporary)
+            same = (again.height, again.width, again.bands) == (intended.height, intended.width, 1)
+            if not same or (again != intended).max():
+                what = "the TIFF file does not read back as it was written"
+                raise OutputError(what, where=path, remedy="check the disk")
     except pyvips.Error as error:
         raise OutputError("the TIFF file could not be written", where=path, remedy="check the free space") from error
 
 
-def _check(written: Path, raw: Path, size: tuple[int, int], path: Path, *, white: bool) -> None:
-    """Compare band by band."""
+def _pixels(rows: Path, labels: Sequence[Label]) -> Any:
+    stored = _open(rows)
+    return (stored > 0) if len(labels) == 1 else stored  # of libvips, true is 255
+
+
+def _open(path: Path) -> Any:
     import pyvips
 
-    height, width = size
-    again = pyvips.Image.new_from_file(str(written), access="sequential")
-    same = (again.height, again.width, again.bands) == (height, width, 1)
-    region = pyvips.Region.new(again)
-    step = max(1, _BAND_PIXELS // width)
-    with raw.open("rb") as stream:
-        for start in range(0, height if same else 0, step):
-            rows = min(step, height - start)
-            intended = np.frombuffer(stream.read(rows * width), np.uint8)
-            found = np.frombuffer(region.fetch(0, start, width, rows), np.uint8)
-            same = same and np.array_equal(found, np.where(intended > 0, _WHITE, _BLACK) if white else intended)
-    if not same:
-        raise OutputError("the TIFF file does not read back as it was written", where=path, remedy="check the disk")
+    return pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error")

@@ -87,7 +87,7 @@ def test_parts_give_what_the_whole_gives(model, tmp_path, monkeypatch, suffix):
         assert parts["labels"]["Anterior"][size] == pytest.approx(whole["labels"]["Anterior"][size], rel=1e-3)
     assert parts["mean_spread"] == pytest.approx(whole["mean_spread"], rel=1e-3)
     assert verify(tmp_path / "parts", discover([source])).problems == []
-    assert not list((tmp_path / "parts").glob(".*raw*"))
+    assert not list((tmp_path / "parts").glob(".*rows*"))
     again = run(model, source, tmp_path / "parts", 1000, monkeypatch)["slide"]
     assert again["status"] == "skipped"
 
