@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from cdal_sdk.bundle import Manifest
 from cdal_sdk.engines import BuiltEngine, Engine, ProbingEngine
 from cdal_sdk.errors import GateError
 from cdal_sdk.example import example_study
 from cdal_sdk.masks import decide, dice, probabilities
+from cdal_sdk.planar_phantoms import chest, tissue
 from cdal_sdk.slicing import prepare
 from cdal_sdk.study import Source, Study
 
@@ -243,7 +244,7 @@ def gate_images(manifest: Manifest, studies: Sequence[Study]) -> list[NDArray[np
 
 
 def synthetic_images(manifest: Manifest) -> list[NDArray[np.float32]]:
-    """Images for a gate where there are no real ones: of the synthetic example, or smooth random structure."""
+    """Images for a gate where there are no real ones: of the synthetic example, or of a synthetic picture."""
     height, width = manifest.plan.canvas
     count = min(_IMAGES_AT_FIRST_USE, max(1, _PIXELS_AT_FIRST_USE // (height * width)))
     study = example_study() if manifest.plan.kind == "volume" else _picture(manifest)
@@ -259,9 +260,9 @@ def _spread(images: NDArray[np.float32], count: int) -> NDArray[np.float32]:
 
 
 def _picture(manifest: Manifest) -> Study:
-    """Smooth random structure of the canvas's size, in 8-bit values."""
-    rng = np.random.default_rng(0)
-    noise = rng.standard_normal((manifest.plan.channels, *manifest.plan.canvas))
-    smooth = ndimage.gaussian_filter(noise, (0, 8, 8))
-    scaled = (smooth - smooth.min()) / np.ptp(smooth) * 255
-    return Study("synthetic", scaled[..., None].astype(np.float32), None, Source("array"))
+    """A synthetic picture of which one canvas, or tile, is made: a chest X-ray for gray models, else stained tissue."""
+    plan = manifest.plan
+    height, width = (math.ceil(side / (plan.scale or 1)) for side in plan.canvas)
+    picture = chest(height, width)[np.newaxis] if plan.channels == 1 else tissue(height, width)
+    channels = np.resize(picture, (plan.channels, height, width))  # repeated where a model takes more
+    return Study("synthetic", channels[..., np.newaxis], None, Source("array"))

@@ -287,5 +287,5 @@ class _Shrunk:
             self._heights[row // self._block] += 1
 
     def mean(self) -> Floats:
-        pixels = np.outer(self._heights, self._widths).astype(np.float32)
-        return self._sum / np.maximum(pixels, 1)
+        pixels = np.outer(self._heights, self._widths)
+        return (self._sum / np.maximum(pixels, 1)).astype(np.float32)
