@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cdal_sdk.diffusion import SamplerNoise, Sampling
 from cdal_sdk.engines.fused import FoldedSampler, FusedSampler
-from cdal_sdk.errors import EngineError
+from cdal_sdk.errors import EngineError, OutputError
 from cdal_sdk.network import Generator
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "ProbingEngine",
     "Target",
     "VoteMaps",
+    "build_engine",
     "exact_float32",
     "fold_for",
     "fuse",
@@ -121,6 +122,18 @@ class Target:
         """What an engine with free noise is given where nothing else is."""
         return self.sampling.noise() if self.free_noise else None
 
+    def calibration_images(self) -> list[NDArray[np.float32]]:
+        """One by one, [channel, h, w].
+
+        Raises:
+            EngineError: if there are none.
+        """
+        if not self.calibration:
+            raise EngineError(
+                "an INT8 engine needs images to calibrate with", remedy="make it by cdal export --int8, with --data"
+            )
+        return [image for batch in self.calibration for image in batch]
+
     @property
     def canvas(self) -> tuple[int, int]:
         """Height and width of the largest image."""
@@ -163,6 +176,19 @@ class Builder(Protocol):
             EngineError: if it cannot be opened here.
         """
         ...
+
+
+def build_engine(builder: Builder, generator: Generator, target: Target, path: Path) -> None:
+    """Let a builder write its engine.
+
+    Raises:
+        EngineError: if it cannot be built.
+        OutputError: if the disk is full.
+    """
+    try:
+        builder.build(generator, target, path)
+    except OSError as error:
+        raise OutputError("the engine cannot be written", where=path, remedy="check the free space") from error
 
 
 def fuse(generator: Generator, sampling: Sampling, *, probes: bool = False) -> FusedSampler:

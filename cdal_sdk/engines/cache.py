@@ -76,24 +76,31 @@ class EngineCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=".building-", dir=self.folder))
         except OSError as error:
-            raise OutputError(
-                f"built engines cannot be kept ({error.strerror})",
-                where=self.folder,
-                remedy="set CDAL_CACHE to a folder that can be written",
-            ) from error
+            raise self._unwritable(error) from error
         try:
             engine = staging / f"engine{suffix}"
             verdict = fill(engine)
             description = {"fingerprint": wanted, "sha256": file_hash(engine), "gate": verdict}
             (staging / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-            try:
-                staging.replace(entry)
-            except OSError:  # another process was faster; its engine has the same fingerprint
-                if self.find(wanted, suffix) is None:  # or it was damaged, and is gone now
-                    staging.replace(entry)
+            self._place(staging, entry, wanted, suffix)
+        except OSError as error:
+            raise self._unwritable(error) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         return entry / engine.name
+
+    def _place(self, staging: Path, entry: Path, wanted: Fingerprint, suffix: str) -> None:
+        """Rename a finished entry to its place, unless another process was faster: its engine is as good."""
+        try:
+            staging.replace(entry)
+        except OSError:
+            if self.find(wanted, suffix) is None:  # what is there is damaged
+                shutil.rmtree(entry, ignore_errors=True)
+                staging.replace(entry)
+
+    def _unwritable(self, error: OSError) -> OutputError:
+        what = f"built engines cannot be kept ({error.strerror})"
+        return OutputError(what, where=self.folder, remedy="set CDAL_CACHE to a folder that can be written")
 
     def verdict(self, key: Fingerprint) -> tuple[bool, str] | None:
         """What the gate said of an engine earlier: whether it passed, and its figures."""

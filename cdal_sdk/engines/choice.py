@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
+
 from cdal_sdk.diffusion import Sampling
-from cdal_sdk.engines.base import Builder, BuiltEngine, Precision, Target
+from cdal_sdk.engines.base import Builder, BuiltEngine, Precision, Target, build_engine
 from cdal_sdk.engines.cache import EngineCache, file_hash
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.engines.fingerprint import Fingerprint, differences, fingerprint
@@ -113,9 +115,9 @@ def usable_precisions(
         EngineError: if the engine does not run on the device, or the device is not there.
     """
     if device not in kind.devices:
-        raise EngineError(
-            f"the engine '{kind.name}' does not run on {device}", remedy=f"use --device {kind.devices[0]}"
-        )
+        reachable = kind.devices[0] == "cpu" or torch.cuda.is_available()
+        remedy = f"use --device {kind.devices[0]}" if reachable else "use --engine auto; it needs an NVIDIA GPU"
+        raise EngineError(f"the engine '{kind.name}' does not run on {device}", remedy=remedy)
     available = builder.precisions(device)
     if not available:
         raise EngineError(f"the engine '{kind.name}' finds no {device} that it can use", remedy="use --engine auto")
@@ -175,7 +177,7 @@ def _build(builder: Builder, request: EngineRequest, target: Target, wanted: Fin
     made: list[BuiltEngine] = []
 
     def fill(path: Path) -> str:
-        builder.build(request.generator, target, path)
+        build_engine(builder, request.generator, target, path)
         engine = builder.load(path, target)
         made.append(engine)
         return _gated(engine, request, wanted)

@@ -7,7 +7,6 @@ TensorRT wants them: symmetric, with a scale for each output channel of a weight
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,20 +32,14 @@ def write_int8_graph(generator: Generator, target: Target) -> bytes:
         EngineError: without images to calibrate with, or if ONNX Runtime cannot quantise it.
         MissingExtraError: if ONNX Runtime is not installed.
     """
-    if not target.calibration:
-        raise EngineError(
-            "an INT8 engine needs images to calibrate with", remedy="make it by cdal export --int8, with --data"
-        )
+    images = target.calibration_images()
     try:
         from onnxruntime import quantization
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "onnx") from error
 
     class Images(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self, batches: Sequence[NDArray[np.float32]]) -> None:
-            self.inputs: Iterator[dict[str, NDArray[np.float32]]] = iter(
-                [{"image": image[None]} for batch in batches for image in batch]
-            )
+        inputs = iter([{"image": image[None]} for image in images])
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             return next(self.inputs, None)
@@ -61,7 +54,7 @@ def write_int8_graph(generator: Generator, target: Target) -> bytes:
             quantization.quantize_static(
                 given,
                 quantised,
-                Images(target.calibration),
+                Images(),
                 op_types_to_quantize=["Conv"],
                 nodes_to_exclude=kept,
                 per_channel=True,

@@ -41,13 +41,9 @@ class _Int8Builder:
         return {"openvino": openvino.get_version().split("-")[0]}
 
     def build(self, generator: Generator, target: Target, path: Path) -> None:
-        if not target.calibration:
-            raise EngineError(
-                "an INT8 engine needs images to calibrate with", remedy="make it by cdal export --int8, with --data"
-            )
+        images = target.calibration_images()
         options = replace(GraphOptions.of(target), precision="fp32", norm="centred")
         graph = write_graph(fold_for(generator, target), options).SerializeToString()
-        images = [image for batch in target.calibration for image in batch]
         quantised = _quantise(openvino_core().read_model(graph), images)
         with tempfile.TemporaryDirectory() as folder:
             xml, weights = Path(folder) / _XML, Path(folder) / _WEIGHTS

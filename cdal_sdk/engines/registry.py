@@ -37,7 +37,8 @@ class EngineKind:
     describes: str = ""
 
 
-# Fastest first, as measured by `cdal_bench.engine_speed`; the reference, last, is no choice of `auto`.
+# Fastest first: on CPUs as `cdal_bench.engine_speed` measured them, on GPUs as their makers say.
+# The reference, last, is no choice of `auto`.
 ENGINES = (
     EngineKind(
         "tensorrt-rtx-int8",

@@ -108,7 +108,7 @@ class TensorRtEngine:
 
     device = "cuda"
 
-    def __init__(self, plan: bytes, precision: Precision, most: int, *, name: str = "tensorrt-rtx") -> None:
+    def __init__(self, plan: bytes, precision: Precision, most: int, *, name: str) -> None:
         self.name, self.precision, self._most = name, precision, most
         self._runtime = trt.Runtime(_LOGGER)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
@@ -140,6 +140,7 @@ class TensorRtEngine:
 class Builder:
     """Builds and opens engines; see `base.Builder`."""
 
+    name = "tensorrt-rtx"
     suffix = ".tensorrt-rtx.engine"
     needs_device = False
     takes_islands = True
@@ -164,7 +165,7 @@ class Builder:
 
     def load(self, path: Path, target: Target) -> TensorRtEngine:
         """See `base.Builder`."""
-        return TensorRtEngine(path.read_bytes(), target.precision, target.batch.most)
+        return TensorRtEngine(path.read_bytes(), target.precision, target.batch.most, name=self.name)
 
 
 BUILDER = Builder()

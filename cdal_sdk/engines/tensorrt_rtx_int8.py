@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from cdal_sdk.engines import tensorrt_rtx
@@ -15,6 +13,7 @@ __all__ = ["BUILDER"]
 
 
 class _Int8Builder(tensorrt_rtx.Builder):
+    name = "tensorrt-rtx-int8"
     suffix = ".tensorrt-rtx-int8.engine"
     takes_islands = False
 
@@ -23,11 +22,6 @@ class _Int8Builder(tensorrt_rtx.Builder):
 
     def graph(self, generator: Generator, target: Target) -> bytes:
         return write_int8_graph(generator, target)
-
-    def load(self, path: Path, target: Target) -> tensorrt_rtx.TensorRtEngine:
-        return tensorrt_rtx.TensorRtEngine(
-            path.read_bytes(), target.precision, target.batch.most, name="tensorrt-rtx-int8"
-        )
 
 
 BUILDER = _Int8Builder()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import threading
@@ -28,7 +29,7 @@ from cdal_sdk.engines import (
     registry,
     stored_engine_names,
 )
-from cdal_sdk.errors import EngineError, GateError, MissingExtraError, UsageError
+from cdal_sdk.errors import EngineError, GateError, MissingExtraError, OutputError, UsageError
 from cdal_sdk.network import Generator
 from tests.tiny_model import VOLUME, tiny_generator
 
@@ -181,6 +182,27 @@ def test_a_damaged_kept_engine_is_built_again(fakes, request_, caplog) -> None:
     assert fakes["slow"].built == 2
     assert "is damaged and will be built again" in caplog.text
     assert kept.read_text() == "slow fp32"
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"fingerprint": {}}', None], ids=["empty", "list", "foreign", "gone"])
+def test_a_kept_engine_without_its_description_is_built_again(fakes, request_, content) -> None:
+    make_engine("slow", request_)
+    (description,) = request_.cache.folder.glob("*/engine.json")
+    description.unlink() if content is None else description.write_text(content)
+    make_engine("slow", request_)
+    make_engine("slow", request_)
+    assert fakes["slow"].built == 2, "once for the damage, and then it is whole"
+
+
+def test_a_full_disk_ends_in_the_next_engine(fakes, request_, monkeypatch, caplog) -> None:
+    def full(generator, target, path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fakes["fast"], "build", full)
+    assert make_engine("auto", request_).name == "slow"
+    assert "engine fast is passed over" in caplog.text
+    with pytest.raises(OutputError, match="cannot be written; check the free space"):
+        make_engine("fast", request_)
 
 
 def test_a_refused_engine_is_not_kept(fakes, request_) -> None:
