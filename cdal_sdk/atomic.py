@@ -41,10 +41,13 @@ def atomic(path: Path) -> Iterator[Path]:
         if os.name == "posix":  # elsewhere a folder cannot be opened
             _sync(path.parent, os.O_RDONLY)
     except OSError as error:
+        below_file = isinstance(error, NotADirectoryError | FileExistsError)
         raise OutputError(
             f"the file could not be written ({error.strerror or type(error).__name__})",
             where=path,
-            remedy="check the free space and the permissions of the folder",
+            remedy="there is a file where a folder is needed: choose another place"
+            if below_file
+            else "check the free space and the permissions of the folder",
         ) from error
 
 

@@ -44,6 +44,17 @@ def test_a_refusal_of_the_file_system_names_the_file(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("below", ["mask.png", "further/mask.png"])
+def test_a_file_where_a_folder_is_needed_is_no_lack_of_space(tmp_path, below):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(OutputError, match="a file where a folder is needed") as caught,
+        atomic(tmp_path / "file" / below),
+    ):
+        pass
+    assert "free space" not in str(caught.value)
+
+
 def test_a_file_is_flushed_through_a_writable_handle(tmp_path, monkeypatch):
     flushed = []
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from cdal_sdk.bundle import bundled_models, read_manifest
+from cdal_sdk.bundle import bundled_models, name_hash, read_manifest, read_split
 from cdal_trainer.evaluate import choose_cases, evaluate, load_trained
 
 CASES = {  # data, pattern, split, number of cases, votes
-    "hippocampus": ("Task04_Hippocampus", "*", "0/8", 1, 5),
+    "hippocampus": ("Task04_Hippocampus", "*", "held-out", 1, 5),
     "chest-xray": ("cxr", "MCUCXR*", None, 6, 5),
     "nuclei": ("monuseg/test", "*", None, 1, 1),
 }
-_CARDS = Path(__file__).parents[1] / "cdal_sdk" / "models"
+TRAINED_ON = {"hippocampus": "Task04_Hippocampus", "chest-xray": "cxr", "nuclei": "monuseg/train"}
+_ROOT = Path(__file__).parents[1]
+_CARDS = _ROOT / "cdal_sdk" / "models"
 
 
 def test_each_is_here_and_has_a_card():
@@ -27,6 +30,38 @@ def test_each_is_here_and_has_a_card():
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_all_documents_tell_its_dice(name):
+    """In the rows of the README and of the results, the figures and the number of cases of the manifest."""
+    metrics = read_manifest(name).provenance.metrics
+    cases = f"{metrics.get('images', len(read_split(name).held_out)):g}"
+    for document, row, digits in (("README.md", f"| `{name}` |", 3), ("docs/results.md", f"| **`{name}`", 4)):
+        lines = (_ROOT / document).read_text(encoding="utf-8").splitlines()
+        (line,) = (line for line in lines if line.startswith(row))
+        for metric, value in metrics.items():
+            assert not metric.startswith("dice") or f"{value:.{digits}f}" in line, f"{document}: {metric} of {name}"
+        assert re.search(rf"\b{cases} (images|volumes|of)", line), f"{document}: number of cases of {name}"
+    assert re.search(rf"\bon {cases} ", (_CARDS / name / "MODEL_CARD.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("name", "training", "held_out"), [("hippocampus", 170, 20), ("chest-xray", 518, 48), ("nuclei", 27, 3)]
+)
+def test_each_knows_its_split(name, training, held_out, shared_data):
+    """Of the hippocampi that were held out, five whose other side trained do not count."""
+    record = read_split(name)
+    assert (len(record.training), len(record.held_out)) == (training, held_out)
+    assert f"{training} cases for training" in read_manifest(name).provenance.split
+    data = shared_data / TRAINED_ON[name]
+    assert len(choose_cases(data, split="held-out", record=record)[0]) == held_out
+    names = [case.name for case in choose_cases(data)[0]]
+    assert record.trained_on(names) == training
+    if name == "hippocampus":
+        for case in (case for case in names if name_hash(case) in record.held_out):
+            number = int(case[-3:])
+            assert record.trained_on([f"hippocampus_{number + (1 if number % 2 else -1):03d}"]) == 0
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_each_is_as_small_as_promised(name):
     assert (_CARDS / name / "weights.safetensors").stat().st_size < 20e6
 
@@ -35,7 +70,9 @@ def test_each_is_as_small_as_promised(name):
 def test_each_segments_unseen_cases(name, shared_data):
     """Not below the lowest Dice of a handful of cases by much: a broken model, not an unlucky one, fails."""
     folder, pattern, split, count, votes = CASES[name]
-    cases, _ = choose_cases(shared_data / folder, pattern=pattern, split=split)
+    record = read_split(name)
+    cases, _ = choose_cases(shared_data / folder, pattern=pattern, split=split, record=record)
+    assert record.trained_on(case.name for case in cases) == 0
     evaluation = evaluate(load_trained(name, engine="torchscript", votes=votes), cases[:count])
     floor = min(read_manifest(name).provenance.metrics[f"dice_{label}"] for label in evaluation.summary) - 0.05
     for label, metrics in evaluation.summary.items():

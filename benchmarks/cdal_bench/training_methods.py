@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cdal_bench.baselines import baseline_loss, build_baseline
+from cdal_bench.configurations import segdiff_config
 from cdal_bench.segdiff import SegDiff, SegDiffConfig, sample, training_loss
 from cdal_sdk.diffusion import VoteStatistics, vote_statistics
 from cdal_sdk.engines import Engine, Precision, VoteMaps
+from cdal_sdk.network import GeneratorConfig
 from cdal_trainer.method import Descent
 from cdal_trainer.recipe import Recipe
 from cdal_trainer.steps import encode_label
@@ -82,7 +84,7 @@ class Supervised:
 
 
 class SegDiffMethod:
-    """SegDiff with the levels and widths of the recipe's generator, and all its hundred steps."""
+    """SegDiff with its hundred steps: as published under the paper's settings, else as wide as the recipe's model."""
 
     terms = ("loss",)
     voting = True
@@ -91,19 +93,7 @@ class SegDiffMethod:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.rates = {"generator": recipe.optimisation.lr_generator}
-        network = recipe.network
-        self.config = SegDiffConfig(
-            image_channels=network.image_channels,
-            label_channels=network.label_channels,
-            image_size=network.image_size,
-            width=network.width,
-            multipliers=network.multipliers,
-            blocks_per_level=network.blocks_per_level,
-            attention_resolutions=network.attention_resolutions,
-            encoder_blocks=max(1, network.encoder_blocks // 2),  # dense blocks, each dearer than one of cDAL's
-            encoder_width=network.width,
-            encoder_growth=network.width // 2,
-        )
+        self.config = segdiff_config(recipe.manifest()) if recipe.published else _small(recipe.network)
         self.evaluations = self.config.steps
 
     def networks(self) -> dict[str, nn.Module]:
@@ -128,3 +118,19 @@ class SegDiffMethod:
         model: Any = network.to(device)
         count, start = votes or self.recipe.diffusion.votes, 0 if seed is None else seed
         return _Runner("segdiff", device, lambda image: vote_statistics(sample(model, image, votes=count, seed=start)))
+
+
+def _small(network: GeneratorConfig) -> SegDiffConfig:
+    """With the levels and widths of a generator of ours."""
+    return SegDiffConfig(
+        image_channels=network.image_channels,
+        label_channels=network.label_channels,
+        image_size=network.image_size,
+        width=network.width,
+        multipliers=network.multipliers,
+        blocks_per_level=network.blocks_per_level,
+        attention_resolutions=network.attention_resolutions,
+        encoder_blocks=max(1, network.encoder_blocks // 2),  # dense blocks, each dearer than one of cDAL's
+        encoder_width=network.width,
+        encoder_growth=network.width // 2,
+    )

@@ -3,14 +3,17 @@
 from cdal_sdk.bundle.checkpoint import checkpoint_content, load_checkpoint, save_checkpoint
 from cdal_sdk.bundle.manifest import Manifest, Provenance, manifest_from_data, manifest_from_json, manifest_to_json
 from cdal_sdk.bundle.published import convert_published
+from cdal_sdk.bundle.split import SPLIT_FILE, SplitRecord, name_hash, split_to_json
 from cdal_sdk.bundle.store import (
     GATE_FILE,
     MANIFEST_FILE,
     WEIGHTS_FILE,
     Model,
     bundled_models,
+    check_folder,
     load_model,
     read_manifest,
+    read_split,
     replace_manifest,
     stored_weights,
     weights_identity,
@@ -20,11 +23,14 @@ from cdal_sdk.bundle.store import (
 __all__ = [
     "GATE_FILE",
     "MANIFEST_FILE",
+    "SPLIT_FILE",
     "WEIGHTS_FILE",
     "Manifest",
     "Model",
     "Provenance",
+    "SplitRecord",
     "bundled_models",
+    "check_folder",
     "checkpoint_content",
     "convert_published",
     "load_checkpoint",
@@ -32,9 +38,12 @@ __all__ = [
     "manifest_from_data",
     "manifest_from_json",
     "manifest_to_json",
+    "name_hash",
     "read_manifest",
+    "read_split",
     "replace_manifest",
     "save_checkpoint",
+    "split_to_json",
     "stored_weights",
     "weights_identity",
     "write_model_folder",

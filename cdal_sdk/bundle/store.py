@@ -20,6 +20,7 @@ from torch import Tensor
 from cdal_sdk.atomic import atomic
 from cdal_sdk.bundle.checkpoint import load_checkpoint
 from cdal_sdk.bundle.manifest import Manifest, manifest_from_data, manifest_from_json, manifest_to_json
+from cdal_sdk.bundle.split import SPLIT_FILE, SplitRecord, split_from_data, split_from_json
 from cdal_sdk.errors import ModelError, OutputError
 from cdal_sdk.network import Generator
 
@@ -29,8 +30,10 @@ __all__ = [
     "WEIGHTS_FILE",
     "Model",
     "bundled_models",
+    "check_folder",
     "load_model",
     "read_manifest",
+    "read_split",
     "replace_manifest",
     "stored_weights",
     "weights_identity",
@@ -99,6 +102,20 @@ def read_manifest(reference: str | Path) -> Manifest:
     return manifest_from_data(load_checkpoint(path)["manifest"], path)
 
 
+def read_split(reference: str | Path) -> SplitRecord | None:
+    """The split record of a name, a model folder or a checkpoint of any method; None where it carries none.
+
+    Raises:
+        ModelError: if there is no such model, or its record is damaged.
+    """
+    path = _locate(reference)
+    if path.is_dir():
+        stored = _check_files(path, _folder_manifest(path)).get(SPLIT_FILE)
+        return None if stored is None else split_from_json(stored.read_bytes(), stored)
+    data = load_checkpoint(path).get("split")
+    return None if data is None else split_from_data(data, path)
+
+
 def load_model(reference: str | Path) -> Model:
     """Load a model by bundled name, model folder or checkpoint (`best.pt`).
 
@@ -143,9 +160,7 @@ def write_model_folder(
     Raises:
         OutputError: if the folder exists and is no model folder, or cannot be written.
     """
-    if folder.exists() and not (folder / MANIFEST_FILE).is_file():
-        raise OutputError("this exists and is no model folder", where=folder, remedy="choose another --out")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    check_folder(folder)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         safetensors.torch.save_file(dict(weights), staging / WEIGHTS_FILE)
@@ -159,14 +174,30 @@ def write_model_folder(
         staging.chmod(0o755)
         _swap(staging, folder)
     except (OSError, safetensors.SafetensorError) as error:
-        raise OutputError(
-            f"the model folder cannot be written ({error})",
-            where=folder,
-            remedy="free disk space or choose another --out",
-        ) from error
+        raise _unwritable(folder, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
+
+
+def check_folder(folder: Path) -> None:
+    """Find out whether a model folder can be written, before work is spent on it.
+
+    Raises:
+        OutputError: if it exists and is no model folder, or its place cannot be written.
+    """
+    if folder.exists() and not (folder / MANIFEST_FILE).is_file():
+        raise OutputError("this exists and is no model folder", where=folder, remedy="choose another --out")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)).rmdir()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: Exception) -> OutputError:
+    what = f"the model folder cannot be written ({getattr(error, 'strerror', None) or error})"
+    return OutputError(what, where=folder, remedy="free disk space or choose another --out")
 
 
 def replace_manifest(folder: Path, manifest: Manifest) -> None:

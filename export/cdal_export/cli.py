@@ -36,20 +36,23 @@ def export(
         bool, typer.Option("--islands", help="Where half precision fails, retry with the worst layers in float32.")
     ] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantise OpenVINO or TensorRT-RTX after training, on the gate's images.")
+        bool,
+        typer.Option(
+            "--int8", help="Quantise OpenVINO or TensorRT-RTX after training, on half of the cases of --data."
+        ),
     ] = False,
     free_noise: Annotated[
         bool, typer.Option("--free-noise", help="Engines that take their noise as inputs, for any seed.")
     ] = False,
     triton: Annotated[
-        Path | None, typer.Option(help="Also write a Triton model repository with the ONNX and TensorRT engines.")
+        Path | None, typer.Option(help="Also write a Triton model repository; with --engine onnx or tensorrt.")
     ] = None,
     votes: Annotated[int | None, typer.Option(help="Instances that the engine averages.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the engine's noise.")] = None,
 ) -> None:
     """Fuse a model and its sampler into engines, hold them against the reference, and write a model folder."""
     from cdal_export.exporter import ExportOptions, export_model
-    from cdal_export.triton import write_repository
+    from cdal_export.triton import check_engines, write_repository
     from cdal_sdk.engines import check_engine_name
     from cdal_sdk.errors import UsageError
 
@@ -57,6 +60,8 @@ def export(
     for name, value, least in (("--votes", votes, 1), ("--seed", seed, 0)):
         if value is not None and value < least:
             raise UsageError(f"{name} is {value}", remedy=f"give at least {least}")
+    if triton is not None:
+        check_engines(names, free_noise=free_noise)
     chosen = [name for name, given in (("fp16", fp16), ("bf16", bf16), ("fp32", fp32)) if given]
     if len(chosen) > 1:
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other", remedy="give one of them")

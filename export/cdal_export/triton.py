@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from cdal_sdk.bundle import Manifest
 from cdal_sdk.engines import BatchProfile
 from cdal_sdk.errors import OutputError, UsageError
 
-__all__ = ["model_config", "write_repository"]
+__all__ = ["check_engines", "model_config", "write_repository"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,20 @@ output [
 instance_group [ {{ count: 1, kind: {instance} }} ]
 dynamic_batching {{ preferred_batch_size: [ {best}, {most} ], max_queue_delay_microseconds: 2000 }}
 """
+
+
+def check_engines(names: Sequence[str], *, free_noise: bool) -> None:
+    """Refuse what Triton cannot run, before anything is built.
+
+    Raises:
+        UsageError: if an engine is none of Triton's, or takes noise beside the image.
+    """
+    if free_noise:
+        raise UsageError("a model of Triton takes an image only", remedy="leave --free-noise or --triton out")
+    for name in names:
+        if name not in _BACKENDS:
+            having = " or ".join(f"--engine {known}" for known in _BACKENDS)
+            raise UsageError(f"the engine '{name}' is none that Triton runs", remedy=f"use --triton with {having}")
 
 
 def model_config(manifest: Manifest, engine: str, name: str, batch: BatchProfile) -> str:
@@ -73,19 +88,18 @@ def model_config(manifest: Manifest, engine: str, name: str, batch: BatchProfile
 
 
 def write_repository(exported: Exported, folder: Path) -> list[Path]:
-    """Write `<model>-<engine>/config.pbtxt` and `<model>-<engine>/1/...` for every engine that Triton runs.
+    """Write `<model>-<engine>/config.pbtxt` and `<model>-<engine>/1/...` for every engine of an export.
 
     Returns:
         The files.
 
     Raises:
-        UsageError: if none of the engines is one that Triton runs.
+        UsageError: see `check_engines`.
         OutputError: if the folder cannot be written.
     """
+    check_engines([engine.name for engine in exported.engines], free_noise=False)
     batch, written = BatchProfile(), []
     for engine in exported.engines:
-        if engine.name not in _BACKENDS:
-            continue
         backend = _BACKENDS[engine.name]
         name = f"{exported.manifest.name}-{engine.name}"
         model, config = folder / name / "1" / backend.file, folder / name / "config.pbtxt"
@@ -98,6 +112,4 @@ def write_repository(exported: Exported, folder: Path) -> list[Path]:
                 f"the repository cannot be written ({error.strerror})", where=folder, remedy="choose another --triton"
             ) from error
         written += [config, model]
-    if not written:
-        raise UsageError("no engine of this export is one that Triton runs", remedy="add --engine onnx")
     return written

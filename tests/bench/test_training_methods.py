@@ -10,11 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from cdal_sdk.bundle import load_model
+from cdal_bench.segdiff import SegDiffConfig
+from cdal_sdk.bundle import load_checkpoint, load_model
 from cdal_sdk.errors import ModelError
 from cdal_trainer.evaluate import choose_cases, evaluate, load_trained
 from cdal_trainer.method import make_method, method_names
 from cdal_trainer.recipe import Recipe, load_recipe
+from cdal_trainer.state import TrainingState
 from cdal_trainer.training import Hardware, train
 
 HARDWARE = Hardware(accelerator="cpu", precision="32-true", workers=0)
@@ -45,7 +47,7 @@ def tiny(method: str, steps: int) -> Recipe:
         network=replace(network, attention_resolutions=()),
         plan=replace(recipe.plan, canvas=(32, 32), divisor=4),
         diffusion=replace(recipe.diffusion, votes=1),
-        data=replace(recipe.data, cases="*", folds=4, crop=(32, 32), validation_cases=1),
+        data=replace(recipe.data, cases="*", folds=2, crop=(32, 32), validation_cases=1),
         attention=replace(recipe.attention, scale=16),
         discriminator=replace(recipe.discriminator, width=4, time_width=8),
         augmentation=type(recipe.augmentation)(),
@@ -74,10 +76,34 @@ def test_a_supervised_baseline_learns(discs, tmp_path):
     assert evaluation.summary["Lungs"]["dice"].mean > 0.9
 
 
+def test_a_baseline_goes_on_from_one(discs, tmp_path):
+    """With the weights of a run that came apart, say."""
+    first = train(tiny("unet", steps=1), discs, tmp_path / "run", hardware=HARDWARE)
+    recipe = tiny("unet", steps=1)
+    start = replace(recipe, optimisation=replace(recipe.optimisation, initial=str(first)))
+    state = TrainingState(start, HARDWARE.fabric())
+    for name, value in load_checkpoint(first)["generator"].items():
+        assert torch.equal(state.main.state_dict()[name], value)
+
+
 def test_a_baseline_is_no_model_to_deploy(discs, tmp_path):
     best = train(tiny("unet", steps=1), discs, tmp_path / "run", hardware=HARDWARE)
     with pytest.raises(ModelError, match=r"baseline 'unet'; score it with cdal evaluate"):
         load_model(best)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "side", "blocks", "parameters"),
+    [("nuclei", 256, 12, 132_831_233), ("chest-xray", 256, 3, None), ("hippocampus", 32, 3, None)],
+)
+def test_the_paper_s_settings_give_segdiff_as_published(recipe, side, blocks, parameters):
+    method = make_method(load_recipe(recipe, ("method=segdiff",), paper=True))
+    assert (method.config.image_size, method.config.width, method.config.encoder_blocks) == (side, 128, blocks)
+    if parameters is not None:
+        assert method.config == SegDiffConfig()
+        with torch.device("meta"):
+            assert sum(p.numel() for p in method.networks()["generator"].parameters()) == parameters
+    assert make_method(load_recipe(recipe, ("method=segdiff",))).config.width == 32
 
 
 def test_votes_of_segdiff_spread_and_those_of_a_unet_do_not():

@@ -23,6 +23,7 @@ def test_two_devices_train_one_model(tmp_path):
         "plan.divisor": 2,
         "plan.domain": {},
         "data.folds": 3,
+        "data.per_patient": 1,
         "data.crop": [16, 16],
         "data.validation_cases": 1,
         "discriminator.width": 4,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cdal_export.exporter import ExportOptions, export_model
+from cdal_export.images import choose_images
 from cdal_sdk import Segmenter, gate
 from cdal_sdk.bundle import checkpoint_content, load_model, read_manifest, save_checkpoint
-from cdal_sdk.engines import Engine, FoldedSampler, VoteMaps, torchscript
+from cdal_sdk.engines import BuiltEngine, Engine, FoldedSampler, VoteMaps, torchscript
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.errors import EngineError, GateError, ModelError, OutputError, UsageError
 from cdal_sdk.example import example_study
@@ -92,6 +95,58 @@ def test_planar_models_and_real_images(tmp_path: Path) -> None:
     volume = save_tiny(VOLUME, tmp_path / "volume")
     write_volume(tmp_path / "data/x.nii.gz")
     assert "1 case(s)" in export_model(volume, tmp_path / "b", replace(SCRIPT, data=tmp_path / "data")).gate_images
+
+
+def test_pictures_are_chosen_evenly_and_int8_is_judged_by_others_than_it_was_calibrated_on(tmp_path: Path) -> None:
+    for number in range(40):
+        Image.fromarray(np.full((32, 32), 6 * number, np.uint8) + np.eye(32, dtype=np.uint8)).save(
+            tmp_path / f"{number:02d}.png"
+        )
+    plain = choose_images(PLANAR, tmp_path, [], int8=False)
+    assert plain.described == f"16 case(s) of {tmp_path}"
+    assert len(plain.gate) == len(plain.calibration) == 16
+    quantised = choose_images(PLANAR, tmp_path, [], int8=True)
+    assert [len(images) for images in (quantised.gate, quantised.calibration)] == [8, 8]
+    np.testing.assert_array_equal(quantised.gate, plain.gate[1::2])
+    np.testing.assert_array_equal(quantised.calibration, plain.gate[::2])
+
+
+def test_auto_tries_an_engine_in_float32_before_the_next_one(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnx")
+    openvino_cpu = pytest.importorskip("cdal_sdk.engines.openvino_cpu")
+    monkeypatch.setattr(type(openvino_cpu.BUILDER), "precisions", lambda *_: ("bf16", "fp32"))
+    check = Gate.check
+
+    def strict(self: Gate, engine: BuiltEngine) -> Agreement:
+        if engine.precision == "bf16":
+            raise GateError("it disagrees", where="engine")
+        return check(self, engine)
+
+    monkeypatch.setattr(Gate, "check", strict)
+    said: list[str] = []
+    exported = export_model(checkpoint, tmp_path / "out", ExportOptions(precision="fp16"), said.append)
+    assert [(engine.name, engine.precision) for engine in exported.engines] == [("openvino", "fp32")]
+    assert any("openvino in bf16 is passed over" in line for line in said)
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_built(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torchscript.BUILDER, "build", lambda *_: pytest.fail("it was built"), raising=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        export_model(checkpoint, tmp_path / "file/out", SCRIPT)
+
+
+def test_a_full_disk_is_told(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torchscript.BUILDER, "build", full, raising=False)
+    with pytest.raises(OutputError, match="check the free space"):
+        export_model(checkpoint, tmp_path / "out", SCRIPT)
 
 
 @pytest.mark.parametrize("engine", ["torchscript", "onnx", "openvino"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cdal_export.exporter import Exported, ExportedEngine
-from cdal_export.triton import model_config, write_repository
+from cdal_export.triton import check_engines, model_config, write_repository
 from cdal_sdk.engines import BatchProfile
 from cdal_sdk.errors import UsageError
 from tests.tiny_model import PLANAR, VOLUME
@@ -25,7 +25,7 @@ def exported(folder: Path, *names: str) -> Exported:
 
 
 def test_what_triton_runs_is_written(tmp_path: Path) -> None:
-    files = write_repository(exported(tmp_path, "torchscript", "onnx"), tmp_path / "repository")
+    files = write_repository(exported(tmp_path, "onnx"), tmp_path / "repository")
     config, model = tmp_path / "repository/tiny-volume-onnx/config.pbtxt", tmp_path / "repository/tiny-volume-onnx/1"
     assert files == [config, model / "model.onnx"]
     assert (model / "model.onnx").read_text() == "onnx"
@@ -33,9 +33,18 @@ def test_what_triton_runs_is_written(tmp_path: Path) -> None:
     assert "dynamic_batching" in config.read_text()
 
 
-def test_nothing_for_triton_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="add --engine onnx"):
-        write_repository(exported(tmp_path, "torchscript"), tmp_path / "repository")
+@pytest.mark.parametrize(
+    ("names", "free_noise", "says"),
+    [
+        (["openvino"], False, "'openvino' is none that Triton runs; use --triton with --engine onnx or"),
+        (["onnx", "auto"], False, "'auto' is none that Triton runs"),
+        (["onnx"], True, "takes an image only; leave --free-noise or"),
+    ],
+)
+def test_what_it_does_not_run_is_refused(names: list[str], free_noise: bool, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        check_engines(names, free_noise=free_noise)
+    check_engines(["onnx", "tensorrt"], free_noise=False)
 
 
 def test_sizes_names_and_types() -> None:

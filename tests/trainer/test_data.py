@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ from PIL import Image
 
 from cdal_sdk.errors import TrainingError
 from cdal_trainer.batches import SliceBatches
-from cdal_trainer.cases import decathlon_cases, labelled_cases, split_folds
+from cdal_trainer.cases import decathlon_cases, labelled_cases
 from cdal_trainer.prepared import PreparedCase, prepare_case
 from trainer.conftest import AFFINE, GRID, PLAIN, write_case
 
@@ -78,6 +79,10 @@ class TestPairs:
     def test_an_image_without_mask_is_named(self, pictures):
         (pictures / "masks/b1.png").unlink()
         refusal(lambda: labelled_cases(pictures), pictures / "images/b1.png", "has no mask")
+
+    def test_a_mask_without_image_is_named(self, pictures):
+        (pictures / "images/a2.png").unlink()
+        refusal(lambda: labelled_cases(pictures), pictures / "masks/a2_mask.png", "has no image")
 
     @pytest.mark.parametrize("part", ["images", "masks"])
     def test_a_missing_folder_is_named(self, pictures, part):
@@ -177,6 +182,13 @@ class TestCase:
         path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:400]))
         refusal(lambda: prepared(data, recipe), path)
 
+    @pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])
+    def test_several_volumes_are_refused_without_an_option_that_training_lacks(self, data, recipe, part):
+        path = data / part / "one.nii.gz"
+        nibabel.Nifti1Image(np.zeros((*GRID, 2), np.float32), AFFINE).to_filename(path)
+        said = refusal(lambda: prepared(data, recipe), path, "more than one volume", "a file of its own")
+        assert "--volume" not in said
+
     def test_a_case_larger_than_the_canvas_is_named(self, data, recipe):
         small = replace(recipe, plan=replace(recipe.plan, canvas=(8, 8)))
         refusal(lambda: prepared(data, small), data / "imagesTr/one.nii.gz", "(20, 12)", "canvas (8, 8)")
@@ -184,43 +196,6 @@ class TestCase:
     def test_other_channels_are_refused(self, data, recipe):
         colour = replace(recipe, plan=replace(recipe.plan, channels=3))
         refusal(lambda: prepared(data, colour), "gray image")
-
-
-class TestFolds:
-    names = tuple(f"case_{i:03d}" for i in range(23))
-
-    def test_every_case_is_held_out_once(self):
-        held_out = [name for fold in range(5) for name in split_folds(list(self.names), 5, fold)[1]]
-        assert sorted(held_out) == sorted(self.names)
-
-    @pytest.mark.parametrize("fold", range(5))
-    def test_no_case_is_on_both_sides_and_none_is_lost(self, fold):
-        training, held_out = split_folds(list(self.names), 5, fold)
-        assert not set(training) & set(held_out)
-        assert set(training) | set(held_out) == set(self.names)
-        assert len(held_out) in (4, 5)
-
-    def test_order_of_the_list_does_not_matter(self):
-        shuffled = list(self.names)
-        random.Random(0).shuffle(shuffled)
-        for side, other in zip(split_folds(list(self.names), 4, 1), split_folds(shuffled, 4, 1), strict=True):
-            assert set(side) == set(other)
-
-    def test_they_are_dealt_by_hash_and_not_by_name(self):
-        """These very cases must stay held out: a bundled model's figures rest on them."""
-        assert split_folds(list(self.names), 8, 0)[1] == ["case_003", "case_019", "case_020"]
-
-    def test_a_patient_is_never_on_both_sides(self):
-        names = [f"patient{i:02d}-scan{j}" for i in range(9) for j in range(3)]
-        for fold in range(4):
-            training, held_out = split_folds(names, 4, fold, "^patient..")
-            assert not {name[:9] for name in training} & {name[:9] for name in held_out}
-            assert len(training) + len(held_out) == len(names)
-
-    @pytest.mark.parametrize(("folds", "fold"), [(5, 5), (5, -1), (1, 0), (30, 29)])
-    def test_a_fold_that_cannot_be_is_refused(self, folds, fold):
-        with pytest.raises(TrainingError, match="fold"):
-            split_folds(list(self.names), folds, fold)
 
 
 class TestBatches:

@@ -65,6 +65,7 @@ def test_a_recipe_without_a_paper_says_so(tmp_path):
 def test_hippocampus_is_the_paper_s_network():
     recipe = load_recipe("hippocampus")
     assert [label.name for label in recipe.labels] == ["Anterior", "Posterior"]
+    assert recipe.data.per_patient == load_recipe("hippocampus", paper=True).data.per_patient == 2
     assert (recipe.diffusion.steps, recipe.diffusion.votes) == (2, 5)
     assert recipe.network.multipliers == (1, 2, 2, 2)
 
@@ -113,6 +114,7 @@ def test_an_unknown_recipe_lists_what_there_is():
         ("data.crop=[8, 40]", "data.crop is (8, 40); give at least 16"),
         ("optimisation.steps=0", "optimisation.steps is 0; give it at least 1"),
         ("discriminator.every=0", "discriminator.every is 0"),
+        ("data.per_patient=0", "data.per_patient is 0"),
         ("optimisation.batch", "section.key=value"),
         ("name.first=1", "section.key=value"),
     ],

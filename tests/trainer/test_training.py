@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
+import shlex
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
 import cdal_trainer.prepared
-from cdal_sdk.bundle import load_model
+import cdal_trainer.recipe
+from cdal_sdk.bundle import load_model, read_split
 from cdal_sdk.errors import OutputError, TrainingError, UsageError
-from cdal_trainer import steps, training
+from cdal_trainer import steps, training, watch
 from cdal_trainer.batches import SliceBatches
 from cdal_trainer.cases import labelled_cases
 from cdal_trainer.logbook import Clock, Logbook, read_log
@@ -25,6 +31,7 @@ from cdal_trainer.prepared import prepare_case, prepare_cases
 from cdal_trainer.recipe import Recipe
 from cdal_trainer.state import TrainingState
 from cdal_trainer.training import Hardware, Progress, train
+from cdal_trainer.watch import Watch
 from tests.tiny_model import enliven
 from trainer.conftest import GRID, write_case, write_folder
 
@@ -132,10 +139,10 @@ def test_a_run_leaves_a_model_that_loads_and_says_what_it_is(recipe, whole_run):
     model = load_model(whole_run / "best.pt")
     assert model.manifest.name == "hippocampus"
     assert model.manifest.provenance.metrics.keys() == {"dice_Anterior", "dice_Posterior"}
-    assert "1 for validation" in model.manifest.provenance.split
+    assert "2 for validation" in model.manifest.provenance.split
     assert model.manifest.plan == recipe.plan
     split = json.loads((whole_run / "split.json").read_text())
-    assert sorted(split["training"] + split["validation"]) == ["one", "three", "two"]
+    assert sorted([*split["training"], *split["validation"]]) == ["one", "three", "two"]
     for name, value in load(whole_run / "best.pt")["generator"].items():
         assert torch.equal(model.generator.state_dict()[name], value)
 
@@ -215,16 +222,77 @@ def test_a_kill_while_scoring_at_the_end_is_made_up_for(data, recipe, tmp_path, 
     assert (tmp_path / "run/validation.png").exists()
 
 
-def test_a_run_that_comes_apart_in_finite_numbers_is_stopped():
-    watch = training._Watch()
-    for step, loss in enumerate((1.0, 0.5, 0.2, 0.6)):
-        watch.look(loss, step)
-    with pytest.raises(TrainingError, match=r"diverges: it was 0\.2 and is 0\.95 at step 9"):
-        watch.look(0.95, 9)
-    grown = training._Watch()
-    grown.look(1.0, 0)
-    with pytest.raises(TrainingError, match="diverges"):
-        grown.look(11.0, 1)
+def test_validation_is_drawn_each_time(data, recipe, tmp_path, kill_before):
+    kill_before(4)
+    with pytest.raises(KilledError):
+        train(recipe, data, tmp_path / "run", hardware=HARDWARE)
+    assert (tmp_path / "run/validation.png").exists()
+
+
+class TestDivergenceInFiniteNumbers:
+    @pytest.fixture(autouse=True)
+    def short(self, monkeypatch):
+        monkeypatch.setattr(watch, "_WINDOW", 2)
+
+    @pytest.fixture
+    def diverging(self, monkeypatch) -> None:
+        """Any run's loss is a thousand times as large from step 4 on."""
+        advance = TrainingState.advance
+
+        def blow_up(self, batch):
+            losses = advance(self, batch)
+            return {name: value * 1000 if self.step > 4 else value for name, value in losses.items()}
+
+        monkeypatch.setattr(TrainingState, "advance", blow_up)
+
+    def test_a_loss_that_comes_back_or_grows_is_told(self):
+        returning = Watch()
+        for step, loss in enumerate((1.0, 1.0, 0.2, 0.2, 0.6)):
+            returning.look(loss, step)
+        with pytest.raises(TrainingError, match=r"diverges: it was 0\.2 and is 1 at step 9"):
+            returning.look(1.4, 9)
+        grown = Watch()
+        grown.look(1.0, 0)
+        grown.look(1.0, 1)
+        with pytest.raises(TrainingError, match="diverges"):
+            grown.look(30.0, 2)
+
+    @pytest.mark.usefixtures("diverging")
+    def test_it_stops_before_anything_of_it_is_saved_and_again_when_resumed(self, data, recipe, tmp_path):
+        """The resumed run has one step before it diverges, which tells nothing by itself."""
+        often = replace(recipe, optimisation=replace(recipe.optimisation, steps=8, validate_every=1))
+        for _ in range(2):
+            with pytest.raises(TrainingError, match=r"diverges.* at step 5"):
+                train(often, data, tmp_path / "run", hardware=HARDWARE)
+            assert {load(tmp_path / "run" / name)["step"] <= 4 for name in ("last.pt", "best.pt")} == {True}
+
+    @pytest.mark.usefixtures("diverging")
+    def test_what_it_advises_works(self, data, recipe, tmp_path, monkeypatch):
+        folder = tmp_path / "a run"
+        with pytest.raises(TrainingError, match="--out NEW") as caught:
+            train(recipe, data, folder, hardware=HARDWARE)
+        monkeypatch.undo()  # at half the rate, it learns
+        settings = re.search(r"--out NEW (.*), or check", str(caught.value))[1]
+        changed = with_settings(recipe, [part for part in shlex.split(settings) if part != "--set"])
+        assert changed.optimisation.initial == str(folder / "best.pt")
+        assert changed.optimisation.lr_generator == recipe.optimisation.lr_generator / 2
+        best = train(changed, data, tmp_path / "NEW", hardware=HARDWARE)
+        assert load(best)["step"] in (3, 6)
+        assert read_split(best) == read_split(folder / "best.pt")
+
+    @pytest.mark.usefixtures("diverging")
+    def test_what_it_advises_before_anything_was_saved_needs_nothing(self, data, recipe, tmp_path):
+        late = replace(recipe, optimisation=replace(recipe.optimisation, validate_every=6))
+        with pytest.raises(TrainingError, match=r"--out NEW --set optimisation\.lr_generator"):
+            train(late, data, tmp_path / "run", hardware=HARDWARE)
+
+
+def with_settings(recipe: Recipe, overrides: list[str]) -> Recipe:
+    """A recipe changed as by --set."""
+    plain = msgspec.to_builtins(recipe)
+    for override in overrides:
+        cdal_trainer.recipe._override(plain, override)
+    return cdal_trainer.recipe._convert(plain, "test")
 
 
 def test_a_full_disk_is_told_with_the_file(data, recipe, tmp_path, monkeypatch):
@@ -240,6 +308,54 @@ def test_a_full_disk_is_told_with_the_file(data, recipe, tmp_path, monkeypatch):
     with pytest.raises(OutputError, match=r"/dev/full: the log cannot be written \(No space left"):
         train(recipe, data, tmp_path / "run", hardware=HARDWARE)
     assert load(tmp_path / "run/last.pt")["step"] == 6
+
+
+def test_a_full_disk_while_preparing_names_the_file(data, recipe, tmp_path):
+    """Files may not grow beyond a thousand bytes, which the safetensors library meets as it would a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cache/[0-9a-f]{24}\.safetensors: .* cannot be written"):
+            prepare_cases(labelled_cases(data), recipe.plan, {1, 2}, tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_what_a_kill_left_half_written_is_removed(data, recipe, finished, tmp_path):
+    """In a cache that others may be filling at this moment, only what has lain there for long."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    own = [finished / ".0123abcd-last.pt", finished / "prepared/.0123abcd-x.safetensors"]
+    old, young = shared / ".0123abcd-old.safetensors", shared / ".0123abcd-young.safetensors"
+    for path in (*own, old, young):
+        path.touch()
+    long_ago = time.time() - 7200
+    os.utime(old, (long_ago, long_ago))
+    train(recipe, data, finished, hardware=HARDWARE)
+    assert not [path for path in own if path.exists()]
+    train(recipe, data, finished, hardware=HARDWARE, cache=shared)
+    assert young.exists()
+    assert not old.exists()
+
+
+def test_a_run_goes_on_with_its_own_cases_only(data, recipe, finished, tmp_path, kill_before):
+    """Wherever they lie; by their content, and not by their names alone. So does one that is under way."""
+    moved = shutil.copytree(data, tmp_path / "moved")
+    train(recipe, moved, finished, hardware=HARDWARE)
+    kill_before(4)
+    with pytest.raises(KilledError):
+        train(recipe, moved, tmp_path / "killed", hardware=HARDWARE)
+    write_case(moved, "two", label=np.ones(GRID, np.uint8))
+    for folder in (finished, tmp_path / "killed"):
+        with pytest.raises(TrainingError, match=r"split\.json: the files of the case 'two' have changed"):
+            train(recipe, moved, folder, hardware=HARDWARE)
+        train(recipe, data, folder, hardware=HARDWARE)
+    index = json.loads((data / "dataset.json").read_text())
+    (data / "dataset.json").write_text(json.dumps({"training": index["training"][1:]}))
+    with pytest.raises(TrainingError, match="settings or cases, the first that differs being 'one'"):
+        train(recipe, data, finished, hardware=HARDWARE)
 
 
 def test_a_damaged_cache_is_made_again(data, recipe, tmp_path):
@@ -340,7 +456,8 @@ def spoil(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, part: str, at: int) -
 def test_divergence_stops_with_the_step_and_keeps_the_last_good_checkpoint(data, recipe, tmp_path, monkeypatch, part):
     spoil(recipe, monkeypatch, part, at=4)
     with pytest.raises(
-        TrainingError, match=f"{part} of the (generator|discriminator) is not finite at step 4; resume from last.pt"
+        TrainingError,
+        match=f"{part} of the (generator|discriminator) is not finite at step 4; start anew, with --out NEW",
     ):
         train(recipe, data, tmp_path / "run", hardware=HARDWARE)
     kept = load(tmp_path / "run/last.pt")
@@ -366,6 +483,26 @@ def test_a_run_may_start_from_another_model(data, recipe, whole_run, tmp_path):
     for name, value in load(whole_run / "best.pt")["generator"].items():
         assert torch.equal(state.main.state_dict()[name], value)
         assert torch.equal(state.average.weights[name], value)
+
+
+def test_a_start_from_a_model_that_saw_the_held_out_cases_is_told(data, recipe, whole_run, tmp_path, caplog):
+    start = replace(recipe, optimisation=replace(recipe.optimisation, initial=str(whole_run / "best.pt")))
+    best = train(start, data, tmp_path / "run", fold=1, hardware=HARDWARE)
+    assert "1 for validation, 1 of which trained the model it started from" in caplog.text
+    assert "1 of which" in load_model(best).manifest.provenance.split
+    assert read_split(best).held_out == ()
+
+
+def test_channels_last_is_another_layout_of_the_same_run(data, recipe, whole_run, tmp_path):
+    last = replace(recipe, optimisation=replace(recipe.optimisation, channels_last=True))
+    best = load(train(last, data, tmp_path / "run", hardware=HARDWARE))
+    weight = best["generator"]["label_conv.weight"]
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not load(whole_run / "best.pt")["generator"]["label_conv.weight"].is_contiguous(
+        memory_format=torch.channels_last
+    )
+    rows = [read_log(folder / "log.csv")[0]["loss"] for folder in (tmp_path / "run", whole_run)]
+    assert rows[0] == pytest.approx(rows[1], rel=1e-3)
 
 
 def test_a_start_of_another_network_is_refused(planar_recipe, whole_run):

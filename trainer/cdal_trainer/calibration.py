@@ -108,6 +108,7 @@ class Calibration:
         rank_correlation: Spearman's, of mean spread and Dice; None where one is constant.
         flagged_dice: mean Dice of the cases with a high spread and of the others, of all cases; None where there is no
             such case.
+        trained_on: how many of all cases trained the model; None where that is not known.
     """
 
     confidence: Confidence
@@ -116,6 +117,7 @@ class Calibration:
     width: float
     rank_correlation: float | None
     flagged_dice: tuple[float | None, float | None]
+    trained_on: int | None = None
 
     def to_data(self) -> dict[str, Any]:
         """For JSON."""
@@ -159,7 +161,12 @@ def figures_of_all(
 
 
 def calibrate(
-    cases: Sequence[CaseFigures], coverage: float = 0.9, *, chosen: str = "all", others: Sequence[CaseFigures] = ()
+    cases: Sequence[CaseFigures],
+    coverage: float = 0.9,
+    *,
+    chosen: str = "all",
+    others: Sequence[CaseFigures] = (),
+    trained_on: int | None = None,
 ) -> Calibration:
     """What the spread is worth.
 
@@ -168,6 +175,7 @@ def calibrate(
         coverage: share of unseen cases whose true sizes shall all lie in their intervals.
         chosen: the cases, in words.
         others: further cases, on which the coverage is measured; without them, it is by cross-fitting.
+        trained_on: how many of all these cases trained the model after all; None where that is not known.
 
     Raises:
         TrainingError: if there are too few cases for the share.
@@ -203,6 +211,7 @@ def calibrate(
         float(np.median([label.width(scale) for case in cases for label in case.labels])),
         _rank_correlation(told),
         (float(np.mean(high)) if high else None, float(np.mean(low)) if low else None),
+        trained_on,
     )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,7 +10,7 @@ from pathlib import Path
 
 from cdal_sdk.errors import TrainingError
 
-__all__ = ["LabelledCase", "decathlon_cases", "labelled_cases", "paired_cases", "split_folds"]
+__all__ = ["LabelledCase", "decathlon_cases", "labelled_cases", "paired_cases"]
 
 _SUFFIXES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _MASK_ENDINGS = ("", "_mask", "_label", "_seg")  # of a mask's name after its image's
@@ -81,7 +79,7 @@ def paired_cases(folder: Path) -> list[LabelledCase]:
     """The cases of a folder with `images` and `masks`, by name.
 
     Raises:
-        TrainingError: if either is missing, an image has no mask, or a name occurs twice.
+        TrainingError: if either is missing, an image has no mask or a mask no image, or a name occurs twice.
     """
     remedy = "give a folder with dataset.json (Decathlon), or with the folders 'images' and 'masks'"
     for part in (folder / "images", folder / "masks"):
@@ -110,55 +108,11 @@ def paired_cases(folder: Path) -> list[LabelledCase]:
             "this folder holds no images", where=folder / "images", remedy="add NIfTI, PNG, JPEG or TIFF files"
         )
     _refuse_twins(cases, folder / "images")
+    if alone := sorted({mask for found in masks.values() for mask in found} - {case.label for case in cases}):
+        raise TrainingError(
+            "this mask has no image", where=alone[0], remedy=f"add one named like it to {folder / 'images'}, or move it"
+        )
     return cases
-
-
-def split_folds(names: list[str], folds: int, fold: int, patient: str = "") -> tuple[list[str], list[str]]:
-    """Training and validation names of one fold.
-
-    Patients are dealt to folds in the order of a hash of their names: stable under reordering, independent of anything
-    that an acquisition order may hide, and never on both sides.
-
-    Args:
-        names: of all cases.
-        folds: number of parts.
-        fold: the one that is held out, from 0.
-        patient: regular expression that finds the patient in a case's name, such as "^.{12}"; where it is empty, each
-            case is a patient.
-
-    Raises:
-        TrainingError: if the fold does not exist or would leave either side empty, or the expression is none or finds
-            no patient in a name.
-    """
-    if folds < 2:
-        raise TrainingError(f"data.folds is {folds}", remedy="give at least 2")
-    if not 0 <= fold < folds:
-        raise TrainingError(f"there is no fold {fold} of {folds}", remedy=f"choose 0 to {folds - 1}")
-    owner = {name: _patient(name, patient) for name in names}
-    dealt = sorted(set(owner.values()), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    held_out = set(dealt[fold::folds])
-    if not held_out or len(held_out) == len(dealt):
-        raise TrainingError(
-            f"fold {fold} of {folds} over {len(dealt)} case(s) leaves one side empty", remedy="use other data.folds"
-        )
-    return [n for n in names if owner[n] not in held_out], [n for n in names if owner[n] in held_out]
-
-
-def _patient(name: str, expression: str) -> str:
-    if not expression:
-        return name
-    try:
-        found = re.search(expression, name)
-    except re.error as error:
-        raise TrainingError(
-            f"'{expression}' is no regular expression ({error})", remedy="correct data.patient"
-        ) from None
-    if found is None:
-        raise TrainingError(
-            f"'{expression}' finds no patient in the name '{name}'",
-            remedy="correct data.patient, or name the case alike",
-        )
-    return found.group()
 
 
 def _stem(path: Path) -> str:

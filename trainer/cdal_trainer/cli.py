@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from cdal_sdk.bundle import SplitRecord
+    from cdal_trainer.cases import LabelledCase
     from cdal_trainer.evaluation import Evaluation
     from cdal_trainer.logbook import Progress
 
@@ -81,11 +83,12 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="Data folder: dataset.json (Decathlon), or 'images' and 'masks'.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write; a CSV and a picture go beside it.")],
     split: Annotated[
-        str | None, typer.Option(help="split.json of a run, for its held-out cases; or K/N, for fold K of N.")
+        str | None,
+        typer.Option(help="held-out: the cases that training held out; else split.json of a run, or K/N for a fold."),
     ] = None,
     cases: Annotated[str, typer.Option(help="Shell pattern of the names of the cases, such as 'MCUCXR*'.")] = "*",
     patient: Annotated[
-        str | None, typer.Option(help="Regular expression of the patient in a name, for K/N; by default the recipe's.")
+        str | None, typer.Option(help="Regular expression of the patient in a name, for K/N; by default the model's.")
     ] = None,
     against: Annotated[
         Path | None, typer.Option(help="JSON of another model's evaluation on the same cases, to compare with.")
@@ -98,18 +101,21 @@ def evaluate(
 ) -> None:
     """Score a model on labelled cases: Dice, IoU, precision, recall and HD95, a case and label."""
     with _extra("train"):
-        from cdal_trainer.evaluate import choose_cases, load_trained, patient_pattern
+        from cdal_trainer.evaluate import choose_cases, load_trained
         from cdal_trainer.evaluate import evaluate as run
         from cdal_trainer.evaluation import Evaluation
-    found = patient_pattern(model) if patient is None else patient
-    chosen, words = choose_cases(data, pattern=cases, split=split, patient=found)
+    from cdal_sdk.bundle import read_split
+
+    record = read_split(model)
+    chosen, words = choose_cases(data, pattern=cases, split=split, record=record, patient=patient)
     trained = load_trained(model, engine=engine, device=device, votes=votes, seed=seed)
     other = None if against is None else Evaluation.from_json(against)
     if other is not None:
         other.require_pairs([case.name for case in chosen], [label.name for label in trained.manifest.labels])
     console = Console(stderr=True, soft_wrap=True, highlight=False)
+    seen = _warn_of_training(console, record, chosen)
     with _case_progress(console, len(chosen)) as advance:
-        evaluation = run(trained, chosen, chosen=words, on_case=lambda _: advance())
+        evaluation = run(trained, chosen, chosen=words, trained_on=seen, on_case=lambda _: advance())
     written = evaluation.save(out, trained.manifest.labels, other)
     if as_json:
         sys.stdout.write(json.dumps(json.loads(written[0].read_text(encoding="utf-8")) | {"cases": None}) + "\n")
@@ -122,11 +128,12 @@ def calibrate(
     model: Annotated[Path, typer.Option(help="Model folder; its manifest, and its card if it has one, are changed.")],
     data: Annotated[Path, typer.Option(help="Data folder: dataset.json (Decathlon), or 'images' and 'masks'.")],
     split: Annotated[
-        str | None, typer.Option(help="split.json of a run, for its held-out cases; or K/N, for fold K of N.")
+        str | None,
+        typer.Option(help="held-out: the cases that training held out; else split.json of a run, or K/N for a fold."),
     ] = None,
     cases: Annotated[str, typer.Option(help="Shell pattern of the names of the cases that calibrate.")] = "*",
     patient: Annotated[
-        str | None, typer.Option(help="Regular expression of the patient in a name, for K/N; by default the recipe's.")
+        str | None, typer.Option(help="Regular expression of the patient in a name, for K/N; by default the model's.")
     ] = None,
     coverage: Annotated[
         float, typer.Option(min=0.01, max=0.99, help="Share of unseen cases whose true sizes lie in their intervals.")
@@ -148,22 +155,25 @@ def calibrate(
         from cdal_trainer.calibration import calibrate as run
         from cdal_trainer.calibration import figures_of_all
         from cdal_trainer.confidence_card import apply, describe
-        from cdal_trainer.evaluate import choose_cases, patient_pattern
+        from cdal_trainer.evaluate import choose_cases
+    from cdal_sdk.bundle import read_split
     from cdal_sdk.errors import UsageError
     from cdal_sdk.segmenter import Segmenter
 
     if not model.is_dir():
         raise UsageError("this is no model folder", where=model, remedy="export the checkpoint first")
-    found = patient_pattern(model) if patient is None else patient
-    chosen, words = choose_cases(data, pattern=cases, split=split, patient=found)
+    record = read_split(model)
+    chosen, words = choose_cases(data, pattern=cases, split=split, record=record, patient=patient)
     others = [] if check is None else choose_cases(data, pattern=check)[0]
     if shared := {case.name for case in chosen} & {case.name for case in others}:
         raise UsageError(f"'{min(shared)}' would both calibrate and check", remedy="give patterns without common cases")
     segmenter = Segmenter(model, engine=engine, device=device)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
+    seen = _warn_of_training(console, record, [*chosen, *others])
     with _case_progress(console, len(chosen) + len(others)) as advance:
         figures = figures_of_all(segmenter, [*chosen, *others], advance)
-    outcome = run(figures[: len(chosen)], coverage, chosen=words, others=figures[len(chosen) :])
+    others_figures = figures[len(chosen) :]
+    outcome = run(figures[: len(chosen)], coverage, chosen=words, others=others_figures, trained_on=seen)
     written = [] if dry_run else apply(outcome, model)
     if as_json:
         sys.stdout.write(json.dumps(outcome.to_data()) + "\n")
@@ -182,6 +192,18 @@ def _extra(name: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), name) from None
+
+
+def _warn_of_training(console: Console, record: SplitRecord | None, cases: list[LabelledCase]) -> int | None:
+    """Say how many cases trained the model, and return it; None where its record does not tell."""
+    if record is None:
+        return None
+    if seen := record.trained_on(case.name for case in cases):
+        console.print(
+            f"warning: {seen} of the {len(cases)} cases trained this model; the figures say little of unseen ones",
+            markup=False,
+        )
+    return seen
 
 
 def _next(method: str, best: Path) -> str:

@@ -48,10 +48,13 @@ def apply(calibration: Calibration, folder: Path) -> list[Path]:
 def describe(calibration: Calibration) -> str:
     """The outcome as a list for a model's card."""
     confidence, covered = calibration.confidence, calibration.covered
+    seen = "that did not train the model"
+    if calibration.trained_on:
+        seen = f"(of those used here, {calibration.trained_on} trained the model, so that the factor is too small)"
     lines = [
         f"The interval of a size runs from the voxels that win by more than {confidence.interval_scale:g} spreads of "
         f"the votes to those that lose by fewer. The factor is the smallest with which the intervals of all labels "
-        f"held the true sizes in {confidence.coverage:.0%} of {confidence.cases} cases that did not train the model "
+        f"held the true sizes in {confidence.coverage:.0%} of {confidence.cases} cases {seen} "
         f"({calibration.chosen}), with the margin of split conformal prediction: for cases alike these it promises "
         f"{confidence.coverage:.0%}, for others nothing. At the median an interval is "
         f"{calibration.width:.0%} of the size wide."

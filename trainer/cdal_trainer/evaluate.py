@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cdal_sdk.bundle import Manifest, load_checkpoint, read_manifest
+from cdal_sdk.bundle import Manifest, SplitRecord, load_checkpoint, name_hash
 from cdal_sdk.bundle.manifest import manifest_from_data
 from cdal_sdk.bundle.strict import convert_strictly
 from cdal_sdk.engines import Device, Engine, pick_device
@@ -23,17 +24,19 @@ from cdal_sdk.masks import decide
 from cdal_sdk.segmenter import Segmenter
 from cdal_sdk.slicing import prepare
 from cdal_sdk.study import Study
-from cdal_trainer.cases import LabelledCase, labelled_cases, split_folds
+from cdal_trainer.cases import LabelledCase, labelled_cases
 from cdal_trainer.evaluation import CaseScore, Evaluation
 from cdal_trainer.method import Method, make_method
 from cdal_trainer.metrics import score_mask
 from cdal_trainer.pictures import Panel
 from cdal_trainer.prepared import read_image_of, read_label
-from cdal_trainer.recipe import Recipe, load_recipe
+from cdal_trainer.recipe import Recipe
+from cdal_trainer.split import split_folds
 
-__all__ = ["Trained", "choose_cases", "evaluate", "load_trained", "patient_pattern", "trained_network"]
+__all__ = ["Trained", "choose_cases", "evaluate", "load_trained", "trained_network"]
 
 _BASELINE_BATCH = 4
+_NO_RECORD = SplitRecord("*", "", 1, 0, 0, (), ())
 
 
 @dataclass(frozen=True)
@@ -127,48 +130,62 @@ def _load_baseline(
     return Trained(manifest, name, runner, count, start, count * method.evaluations, _BASELINE_BATCH)
 
 
-def patient_pattern(reference: str | Path) -> str:
-    """How the recipe that trained a model finds the patient in a case's name; "" where no recipe is known."""
-    content = load_checkpoint(Path(reference)) if Path(reference).is_file() else {}
-    if "recipe" in content:
-        return str(content["recipe"]["data"].get("patient", ""))
-    try:
-        return load_recipe(read_manifest(reference).name).data.patient
-    except UsageError:
-        return ""
-
-
 def choose_cases(
-    data: Path, *, pattern: str = "*", split: str | None = None, patient: str = ""
+    data: Path,
+    *,
+    pattern: str = "*",
+    split: str | None = None,
+    record: SplitRecord | None = None,
+    patient: str | None = None,
 ) -> tuple[list[LabelledCase], str]:
     """The labelled cases to score, and how they were chosen in words.
 
     Args:
         data: see `labelled_cases`.
         pattern: shell pattern of the names.
-        split: the `split.json` of a run, for its validation cases, or "K/N" for those that fold K of N holds out.
-        patient: see `split_folds`.
+        split: "held-out" for the cases that the model's record holds out; the `split.json` of a run, for its validation
+            cases; or "K/N" for those that fold K of N holds out, among the cases and by the patients of the record.
+        record: the model's.
+        patient: how to find the patient in a name instead of the record's way.
 
     Raises:
-        UsageError: if the split is neither, or names a case that the data do not hold.
+        UsageError: if the split is none of these, or names a case that the data do not hold.
         TrainingError: if the data are unusable.
     """
     cases = labelled_cases(data, pattern)
     if split is None:
         return cases, f"all {len(cases)}" if pattern == "*" else f"{len(cases)} named {pattern}"
-    names = [case.name for case in cases]
     fold, slash, folds = split.partition("/")
-    if slash and fold.isdecimal() and folds.isdecimal():
-        held_out = set(split_folds(names, int(folds), int(fold), patient)[1])
-        chosen = f"{len(held_out)} held out by fold {fold} of {folds}"
+    if split == "held-out":
+        chosen, words = _held_out(cases, record, data), "the model's split"
+    elif slash and fold.isdecimal() and folds.isdecimal():
+        rule = record or _NO_RECORD
+        names = [case.name for case in cases if fnmatchcase(case.name, rule.cases)]
+        found = rule.patient if patient is None else patient
+        held_out = set(split_folds(names, int(folds), int(fold), found, rule.per_patient)[1])
+        chosen, words = [case for case in cases if case.name in held_out], f"fold {fold} of {folds}"
     else:
-        held_out = _validation_names(Path(split))
-        chosen = f"{len(held_out)} held out by the run's split"
-        if missing := sorted(held_out - set(names)):
+        held_out, words = _validation_names(Path(split)), "the run's split"
+        chosen = [case for case in cases if case.name in held_out]
+        if missing := sorted(held_out - {case.name for case in chosen}):
             raise UsageError(
                 f"the data hold no case '{missing[0]}', which the split names", where=data, remedy="give the run's data"
             )
-    return [case for case in cases if case.name in held_out], chosen
+    return chosen, f"{len(chosen)} held out by {words}"
+
+
+def _held_out(cases: list[LabelledCase], record: SplitRecord | None, data: Path) -> list[LabelledCase]:
+    """The cases that a record holds out, every one of them."""
+    if record is None:
+        raise UsageError("this model carries no record of its split", remedy="give the split.json of its run, or K/N")
+    chosen = [case for case in cases if name_hash(case.name) in record.held_out]
+    if not chosen or len(chosen) < len(record.held_out):
+        raise UsageError(
+            f"the data hold {len(chosen)} of the {len(record.held_out)} cases that the model's split holds out",
+            where=data,
+            remedy="give the data of its training",
+        )
+    return chosen
 
 
 def _validation_names(path: Path) -> set[str]:
@@ -185,11 +202,19 @@ def evaluate(
     cases: Iterable[LabelledCase],
     *,
     chosen: str = "all",
+    trained_on: int | None = None,
     on_case: Callable[[CaseScore], None] = lambda _: None,
 ) -> Evaluation:
     """Segment labelled cases and score the masks on the grid of their files.
 
     On pictures the metrics are per image, on volumes per whole volume; both are averaged over cases afterwards.
+
+    Args:
+        trained: the model.
+        cases: what to score.
+        chosen: how they were chosen, in words.
+        trained_on: how many of them trained the model; None where that is not known.
+        on_case: called after each.
 
     Raises:
         TrainingError: naming the file that cannot be used, or if there is nothing to score.
@@ -224,6 +249,7 @@ def evaluate(
         trained.evaluations,
         scored,
         chosen,
+        trained_on,
         [panels[name] for name in shown],
     )
 

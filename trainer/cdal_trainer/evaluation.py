@@ -21,7 +21,7 @@ from cdal_trainer.pictures import Panel, draw_panels
 __all__ = ["CaseScore", "Evaluation"]
 
 _SCHEMA = 1
-_TOLD = ("model", "method", "engine", "votes", "seed", "evaluations", "chosen")
+_TOLD = ("model", "method", "engine", "votes", "seed", "evaluations", "chosen", "trained_on")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Evaluation:
         evaluations: of the network, for one image (NFE).
         cases: in the order of the data.
         chosen: how the cases were chosen, in words.
+        trained_on: how many of them trained the model; None where that is not known.
         panels: pictures of the best, median and worst case.
     """
 
@@ -61,6 +62,7 @@ class Evaluation:
     evaluations: int
     cases: list[CaseScore]
     chosen: str = "all"
+    trained_on: int | None = None
     panels: list[Panel] = field(default_factory=list, repr=False)
 
     @property
@@ -122,7 +124,7 @@ class Evaluation:
                 CaseScore(entry["case"], {label: _score(values) for label, values in entry["scores"].items()})
                 for entry in data["cases"]
             ]
-            return cls(**{name: data[name] for name in _TOLD}, cases=cases)
+            return cls(**{name: data[name] for name in _TOLD if name in data}, cases=cases)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise UsageError("this is no result of cdal evaluate", where=path, remedy="give its JSON file") from None
 

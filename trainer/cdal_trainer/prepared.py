@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 import cdal_sdk
 from cdal_sdk.atomic import atomic
-from cdal_sdk.errors import DomainError, ReadError, TrainingError
+from cdal_sdk.errors import DomainError, OutputError, ReadError, TrainingError
 from cdal_sdk.readers.image import read_image
 from cdal_sdk.readers.nifti import read_nifti
 from cdal_sdk.slicing import Plan, Slices, check_domain, cut_slices, match_channels
@@ -25,7 +26,7 @@ from cdal_trainer.cases import LabelledCase
 __all__ = ["PreparedCase", "prepare_case", "prepare_cases", "read_image_of", "read_label"]
 
 _WHITE = 255
-_FORM = 1  # of cached cases; raised whenever they are prepared differently
+_FORM = 2  # of cached cases; raised whenever they are prepared differently
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,13 @@ class PreparedCase:
         name: of the case.
         images: float32 [slice, channel, h, w].
         labels: uint8 [slice, h, w], values of the label map.
+        digest: identifies the content of its two files, wherever they lie.
     """
 
     name: str
     images: NDArray[np.float32]
     labels: NDArray[np.uint8]
+    digest: str = ""
 
 
 def read_image_of(case: LabelledCase, plan: Plan) -> Study:
@@ -53,7 +56,7 @@ def read_image_of(case: LabelledCase, plan: Plan) -> Study:
         study = match_channels(_read(case.name, case.image), plan)
         check_domain(study, plan)
     except (ReadError, DomainError) as error:
-        remedy = "correct plan.domain, or leave it out" if isinstance(error, DomainError) else error.remedy
+        remedy = "leave the case out, or correct plan.domain" if isinstance(error, DomainError) else _remedy(error)
         raise TrainingError(error.what, where=case.image, remedy=remedy) from error
     return study
 
@@ -70,7 +73,7 @@ def read_label(case: LabelledCase, study: Study, values: set[int]) -> NDArray[np
     try:
         label = _read(case.name, case.label)
     except ReadError as error:
-        raise TrainingError(error.what, where=case.label, remedy=error.remedy) from error
+        raise TrainingError(error.what, where=case.label, remedy=_remedy(error)) from error
     if label.grid != study.grid:
         raise TrainingError(
             f"the label map has {label.grid} voxels, its image {study.grid}",
@@ -109,7 +112,7 @@ def prepare_case(case: LabelledCase, plan: Plan, values: set[int]) -> PreparedCa
             where=case.image,
             remedy="give a larger plan.canvas, or crop the case",
         )
-    return PreparedCase(case.name, slices.images, _label_slices(mask, slices))
+    return PreparedCase(case.name, slices.images, _label_slices(mask, slices), _digest(case))
 
 
 def prepare_cases(cases: Iterable[LabelledCase], plan: Plan, values: set[int], cache: Path) -> list[PreparedCase]:
@@ -117,6 +120,10 @@ def prepare_cases(cases: Iterable[LabelledCase], plan: Plan, values: set[int], c
 
     A cached case is found by its files (path, size, time of change), the plan and our version; any other is prepared
     and added.
+
+    Raises:
+        TrainingError: naming the file of a case that cannot be used.
+        OutputError: naming the file of the cache that cannot be written.
     """
     prepared = []
     for case in cases:
@@ -127,12 +134,38 @@ def prepare_cases(cases: Iterable[LabelledCase], plan: Plan, values: set[int], c
         path = cache / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:24]}.safetensors"
         try:
             arrays = load_file(path)
-            prepared.append(PreparedCase(case.name, arrays["images"], arrays["labels"]))
+            digest = arrays["digest"].tobytes().decode()
+            prepared.append(PreparedCase(case.name, arrays["images"], arrays["labels"], digest))
         except (OSError, KeyError, SafetensorError):  # not there, or damaged
             prepared.append(prepare_case(case, plan, values))
-            with atomic(path) as aside:
-                save_file({"images": prepared[-1].images, "labels": prepared[-1].labels}, aside)
+            _keep(prepared[-1], path)
     return prepared
+
+
+def _keep(case: PreparedCase, path: Path) -> None:
+    digest = np.frombuffer(case.digest.encode(), np.uint8)
+    arrays: dict[str, NDArray[Any]] = {"images": case.images, "labels": case.labels, "digest": digest}
+    try:
+        with atomic(path) as aside:
+            save_file(arrays, aside)
+    except SafetensorError as error:  # its own writer raises it on a full disk
+        raise OutputError(
+            f"the prepared case cannot be written ({error})", where=path, remedy="free disk space, or give --cache"
+        ) from error
+
+
+def _digest(case: LabelledCase) -> str:
+    digest = hashlib.sha256()
+    for path in (case.image, case.label):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _remedy(error: ReadError) -> str | None:
+    """What the reader advises, unless it is an option that only segmenting has."""
+    several = error.remedy is not None and "--volume" in error.remedy
+    return "save one of its volumes as a file of its own" if several else error.remedy
 
 
 def _label_slices(mask: NDArray[np.uint8], slices: Slices) -> NDArray[np.uint8]:

@@ -28,7 +28,8 @@ __all__ = ["Attention", "Augmentation", "Data", "Diffusion", "Discrimination", "
 class Recipe:
     """All of it. `network`, `plan` and `labels` go into the trained model's manifest unchanged.
 
-    `method` is "cdal", or a baseline that is trained on the same batches (see `cdal_trainer.method`).
+    `method` is "cdal", or a baseline that is trained on the same batches (see `cdal_trainer.method`). `published` says
+    that the settings are the paper's: SegDiff then has its own published size instead of the recipe's.
     """
 
     name: str
@@ -45,10 +46,12 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     polarity: Literal[1, -1] = 1
     method: str = "cdal"
+    published: bool = False
     provenance: Provenance = field(default_factory=Provenance)
 
     def __post_init__(self) -> None:
         counts = {
+            "data.per_patient": self.data.per_patient,
             "data.validation_cases": self.data.validation_cases,
             "data.validation_votes": self.data.validation_votes,
             "diffusion.steps": self.diffusion.steps,

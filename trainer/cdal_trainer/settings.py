@@ -17,6 +17,7 @@ class Data:
         cases: shell pattern of the names of the cases that take part.
         patient: regular expression that finds the patient in a case's name, so that none is on both sides; where it
             is empty, each case is a patient.
+        per_patient: so many consecutively numbered cases are one patient, such as 2 for the sides of a head.
         crop: height and width of a training slice: larger ones are cropped at random, smaller ones padded.
         foreground_share: share of the slices of a batch that contain a label.
         validation_cases: how many held-out cases are segmented during training (all at the end).
@@ -27,6 +28,7 @@ class Data:
     crop: tuple[int, int]
     cases: str = "*"
     patient: str = ""
+    per_patient: int = 1
     foreground_share: float = 0.75
     validation_cases: int = 8
     validation_votes: int = 1
@@ -148,6 +150,7 @@ class Optimisation:
         steps: generator steps of the whole run.
         batch: slices a step and device.
         accumulate: parts in which a batch is computed, to save memory.
+        channels_last: whether networks and images lie in memory with the channels last, as some GPUs like it.
         lr_generator: initial learning rate, after the warm-up.
         lr_discriminator: the same for the discriminator.
         lr_final: where the cosine ends.
@@ -173,3 +176,4 @@ class Optimisation:
     seed: int = 0
     initial: str = ""
     accumulate: int = 1
+    channels_last: bool = False

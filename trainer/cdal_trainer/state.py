@@ -7,7 +7,7 @@ learning rate is one of the step. So this is all that a checkpoint needs for a r
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cdal_sdk.bundle import checkpoint_content, load_checkpoint, load_model
+from cdal_sdk.bundle import SplitRecord, checkpoint_content, load_checkpoint, load_model
 from cdal_sdk.engines import Engine
 from cdal_sdk.errors import TrainingError
 from cdal_trainer.average import WeightAverage
 from cdal_trainer.batches import Batch
 from cdal_trainer.method import Descent, Method, make_method
 from cdal_trainer.recipe import Optimisation, Recipe
+from cdal_trainer.watch import Watch
 
 __all__ = ["TrainingState", "learning_rate"]
 
@@ -41,11 +42,12 @@ class TrainingState:
     Args:
         recipe: the settings.
         fabric: launched; places modules on devices.
-        split: a sentence for the model card on which cases train and which validate.
+        words: which cases train and which validate, as a sentence for the model card.
+        split: the same as a record for the model; None where that does not matter.
     """
 
-    def __init__(self, recipe: Recipe, fabric: Fabric, split: str) -> None:
-        self.recipe, self.fabric, self.split = recipe, fabric, split
+    def __init__(self, recipe: Recipe, fabric: Fabric, words: str = "", split: SplitRecord | None = None) -> None:
+        self.recipe, self.fabric, self.split, self.words = recipe, fabric, split, words
         self.method: Method = make_method(recipe)
         torch.manual_seed(recipe.optimisation.seed)
         self.networks = self.method.networks()
@@ -54,16 +56,19 @@ class TrainingState:
         self.main = self.networks[next(iter(self.method.rates))]
         if recipe.optimisation.initial:
             _start_from(self.main, recipe.optimisation.initial)
+        self._layout = torch.channels_last if recipe.optimisation.channels_last else torch.contiguous_format
         # Fabric wraps every module; self.networks stay the plain ones for state dicts.
         self._wrapped: dict[str, nn.Module] = {}
         self._optimisers: dict[str, torch.optim.Optimizer] = {}
         for name, network in self.networks.items():
+            network.to(memory_format=self._layout)  # type: ignore[call-overload]  # the stubs lack it
             adam = torch.optim.Adam(network.parameters(), betas=recipe.optimisation.adam_betas)
             wrapped, self._optimisers[name] = fabric.setup(network, adam)
             for further in self.method.forward_methods.get(name, ()):
                 wrapped.mark_forward_method(further)
             self._wrapped[name] = wrapped
         self.average = WeightAverage(self.main, recipe.optimisation.ema)
+        self.watch = Watch()
         self.step = 0
         self.best = -math.inf
 
@@ -77,7 +82,7 @@ class TrainingState:
         torch.manual_seed(self._step_seed())  # of dropout
         rng = torch.Generator().manual_seed(self._step_seed())
         running = [
-            (len(image) / len(batch[0]), self.method.descents(self._wrapped, image, labels, self.step, rng))
+            (len(image) / len(batch[0]), self.method.descents(self._wrapped, self._laid(image), labels, self.step, rng))
             for image, labels in shares
         ]
         terms: dict[str, Tensor] = {}
@@ -91,6 +96,9 @@ class TrainingState:
         self.average.update(self.main, self.step)
         self.step += 1
         return terms
+
+    def _laid(self, image: Tensor) -> Tensor:
+        return image.to(memory_format=self._layout)
 
     def _add_gradient(self, descent: Descent, terms: dict[str, Tensor], share: float) -> None:
         """Back-propagate one part's share of the loss, and add its terms up."""
@@ -116,7 +124,7 @@ class TrainingState:
 
     def content(self, metrics: dict[str, float]) -> dict[str, Any]:
         """A checkpoint's content; "generator" holds the averaged weights."""
-        provenance = replace(self.recipe.provenance, metrics=metrics, split=self.split)
+        provenance = replace(self.recipe.provenance, metrics=metrics, split=self.words)
         return checkpoint_content(
             self.recipe.manifest(provenance),
             self.average.weights,
@@ -124,6 +132,8 @@ class TrainingState:
             recipe=msgspec.to_builtins(self.recipe),
             networks={name: network.state_dict() for name, network in self.networks.items()},
             optimisers={name: optimiser.state_dict() for name, optimiser in self._optimisers.items()},
+            split=None if self.split is None else msgspec.to_builtins(self.split),
+            watch=asdict(self.watch),
             step=self.step,
             best=self.best,
         )
@@ -144,7 +154,7 @@ class TrainingState:
             network.load_state_dict(content["networks"][name])
             self._optimisers[name].load_state_dict(content["optimisers"][name])
         self.average.weights = {k: v.to(self.fabric.device) for k, v in content["generator"].items()}
-        self.step, self.best = content["step"], content["best"]
+        self.watch, self.step, self.best = Watch(**content["watch"]), content["step"], content["best"]
 
     def _require_finite(self, name: str, value: Tensor) -> None:
         """Stop, on all devices at once, before the weights and with them the next checkpoint are spoilt."""
@@ -152,10 +162,7 @@ class TrainingState:
         if self.fabric.world_size > 1:
             spoilt = torch.as_tensor(self.fabric.all_reduce(spoilt, reduce_op="sum"))
         if spoilt:
-            raise TrainingError(
-                f"the {name} is not finite at step {self.step}",
-                remedy="resume from last.pt with a lower learning rate, or check the images for extreme values",
-            )
+            raise TrainingError(f"the {name} is not finite at step {self.step}")
 
     def _step_seed(self) -> int:
         """A seed for this step's noise on this device."""
@@ -164,8 +171,9 @@ class TrainingState:
 
 
 def _start_from(network: nn.Module, reference: str) -> None:
-    """Take the weights of another model of the same layers, maybe trained at another size."""
-    weights = load_model(reference).generator.state_dict()
+    """Take the weights of another model of the same layers, maybe trained at another size, or of a baseline's."""
+    path = Path(reference)
+    weights = load_checkpoint(path)["generator"] if path.is_file() else load_model(reference).generator.state_dict()
     shapes = {name: value.shape for name, value in network.state_dict().items()}
     if shapes != {name: value.shape for name, value in weights.items()}:
         raise TrainingError(

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import json
-import math
+import logging
+import shlex
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import cast
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from cdal_sdk.atomic import atomic
-from cdal_sdk.bundle import load_checkpoint, save_checkpoint
+from cdal_sdk.atomic import atomic, unfinished
+from cdal_sdk.bundle import load_checkpoint, read_split, save_checkpoint
+from cdal_sdk.engines import Engine
 from cdal_sdk.errors import TrainingError
 from cdal_trainer.batches import Batch, SliceBatches
-from cdal_trainer.cases import labelled_cases, split_folds
+from cdal_trainer.cases import labelled_cases
 from cdal_trainer.hardware import Hardware
 from cdal_trainer.logbook import Clock, Logbook, Progress
 from cdal_trainer.pictures import Panel, draw_panels
 from cdal_trainer.prepared import PreparedCase, prepare_cases
-from cdal_trainer.recipe import Recipe
+from cdal_trainer.recipe import Optimisation, Recipe
+from cdal_trainer.split import bind_cases, describe_split, record_split, split_folds
 from cdal_trainer.state import TrainingState
-from cdal_trainer.validate import segment_prepared, validate
+from cdal_trainer.validate import validate
 
 __all__ = ["Hardware", "Progress", "train"]
+
+_log = logging.getLogger(__name__)
 
 _REPORT_EVERY = 20  # steps
 _SAVE_EVERY_SECONDS = 120.0
 _PICTURED = 6  # validation cases
+_ABANDONED_SECONDS = 3600.0  # an unfinished file of this age in a shared cache is nobody's
 
 
 def train(
@@ -60,24 +68,33 @@ def train(
         The path of `best.pt`.
 
     Raises:
-        TrainingError: on unusable data, a folder of another run, or divergence (naming the step).
+        TrainingError: on unusable data, a folder of another run or of other data (naming the case), or divergence
+            (naming the step).
         OutputError: on a full disk; the last checkpoint stays whole.
     """
     fabric = hardware.fabric()
     values = {label.value for label in recipe.labels}
     found = {case.name: case for case in labelled_cases(data, recipe.data.cases)}
-    training, held_out = split_folds(list(found), recipe.data.folds, fold, recipe.data.patient)
-    split = f"fold {fold} of {recipe.data.folds}: {len(training)} cases for training, {len(held_out)} for validation"
-    state = TrainingState(recipe, fabric, split)
+    settings, initial = recipe.data, recipe.optimisation.initial
+    training, held_out = split_folds(list(found), settings.folds, fold, settings.patient, settings.per_patient)
+    split = record_split(settings, fold, training, held_out, read_split(initial) if initial else None)
+    words = describe_split(split, training, held_out)
+    if fabric.is_global_zero and len(split.held_out) < len(held_out):
+        _log.warning("%s: validation will look better than it is", words)
+    state = TrainingState(recipe, fabric, words, split)
     if (out / "last.pt").exists():
         state.restore(out / "last.pt")
+    cache = cache or out / "prepared"
+    if fabric.is_global_zero:
+        _tidy(out)
+        _tidy(cache, 0.0 if cache == out / "prepared" else _ABANDONED_SECONDS)
+    fabric.barrier()
     cases, validation = (
-        prepare_cases([found[name] for name in names], recipe.plan, values, cache or out / "prepared")
-        for names in (training, held_out)
+        prepare_cases([found[name] for name in names], recipe.plan, values, cache) for names in (training, held_out)
     )
     if fabric.is_global_zero:
-        _record(out / "recipe.json", msgspec.to_builtins(recipe))
-        _record(out / "split.json", {"training": training, "validation": held_out})
+        _bind_recipe(out / "recipe.json", recipe)
+        bind_cases(out / "split.json", cases, validation)
     fabric.barrier()
 
     batches = SliceBatches(cases, recipe, fabric.global_rank)
@@ -113,10 +130,9 @@ def _run(
         time.monotonic(),
     )
     window, seconds, window_start = defaultdict[str, list[float]](list), 0.0, state.step
-    watch = _Watch()
     for batch in batches:
-        for name, value in state.advance(batch).items():
-            window[name].append(float(value))
+        for name, value in _advance(state, batch, out).items():
+            window[name].append(value)
         seconds += clock.stepped()
         dice: dict[str, float] = {}
         due = state.step == settings.steps or state.step % settings.validate_every == 0
@@ -133,7 +149,6 @@ def _run(
         if due or state.step % _REPORT_EVERY == 0:
             samples = (state.step - window_start) * settings.batch * fabric.world_size
             losses = {name: sum(values) / len(values) for name, values in window.items()}
-            watch.look(losses["loss"], state.step)
             yield Progress(
                 step=state.step,
                 steps=settings.steps,
@@ -146,24 +161,23 @@ def _run(
             window_start, seconds = state.step, 0.0
 
 
-class _Watch:
-    """Tells a run that learns from one that has come apart, though all its numbers are finite."""
+def _advance(state: TrainingState, batch: Batch, out: Path) -> dict[str, float]:
+    """One step, looked at before anything of it is saved; its losses by name."""
+    try:
+        losses = {name: float(value) for name, value in state.advance(batch).items()}
+        state.watch.look(losses["loss"], state.step)
+    except TrainingError as error:
+        raise TrainingError(error.what, remedy=_fresh_start(state.recipe.optimisation, out)) from error
+    return losses
 
-    first = lowest = math.inf
 
-    def look(self, loss: float, step: int) -> None:
-        """Stop a run whose loss has grown tenfold, or has fallen to a third and come back.
-
-        Raises:
-            TrainingError: naming the step.
-        """
-        self.first = loss if math.isinf(self.first) else self.first
-        self.lowest = min(self.lowest, loss)
-        if loss > 10 * self.first or (self.lowest < self.first / 3 and loss > 0.9 * self.first):
-            raise TrainingError(
-                f"the loss diverges: it was {self.lowest:.4g} and is {loss:.4g} at step {step}",
-                remedy="start again with a lower learning rate; best.pt holds the best weights so far",
-            )
+def _fresh_start(settings: Optimisation, out: Path) -> str:
+    """How to go on from the best weights so far with half the learning rates; a run itself keeps its settings."""
+    start = next((out / name for name in ("best.pt", "last.pt") if (out / name).exists()), None)
+    rates = {name: getattr(settings, name) / 2 for name in ("lr_generator", "lr_discriminator")}
+    changes = ([] if start is None else [f"initial={start}"]) + [f"{name}={rate:g}" for name, rate in rates.items()]
+    text = " ".join(f"--set {shlex.quote(f'optimisation.{change}')}" for change in changes)
+    return f"start anew, with --out NEW {text}, or check the images for extreme values"
 
 
 def _final_share(recipe: Recipe, validation: list[PreparedCase]) -> float:
@@ -173,10 +187,10 @@ def _final_share(recipe: Recipe, validation: list[PreparedCase]) -> float:
 
 
 def _validate_and_save(state: TrainingState, validation: list[PreparedCase], out: Path) -> dict[str, float]:
-    """Score a few held-out cases, always the same ones, keep the best weights, and draw the curves so far."""
+    """Score a few held-out cases, always the same ones, and keep the best weights."""
     data = state.recipe.data
     cases = validation[: data.validation_cases]
-    dice = validate(state.engine(votes=data.validation_votes), state.recipe.manifest(), cases)
+    dice = _validate(state, state.engine(votes=data.validation_votes), cases, out)
     metrics = {f"dice_{name}_of_{len(cases)}_cases": value for name, value in dice.items()}
     score = sum(dice.values()) / len(dice)
     if score >= state.best:
@@ -187,7 +201,7 @@ def _validate_and_save(state: TrainingState, validation: list[PreparedCase], out
 
 
 def _score_best(state: TrainingState, validation: list[PreparedCase], out: Path) -> dict[str, float] | None:
-    """Score the best weights on all held-out cases with all votes, write that into `best.pt`, and draw some cases.
+    """Score the best weights on all held-out cases with all votes, and write that into `best.pt`.
 
     Returns:
         The Dice by label; None where that was done already.
@@ -195,20 +209,38 @@ def _score_best(state: TrainingState, validation: list[PreparedCase], out: Path)
     content = load_checkpoint(out / "best.pt")
     if content.get("scored"):
         return None
-    manifest, engine = state.recipe.manifest(), state.engine(content["generator"])
-    dice = validate(engine, manifest, validation)
-    masks = ((case, segment_prepared(engine, manifest, case)) for case in validation[:_PICTURED])
-    panels = [Panel.of_volume(case.name, case.images, case.labels, mask) for case, mask in masks]
-    with atomic(out / "validation.png") as aside:
-        draw_panels(panels, manifest.labels, aside)
+    dice = _validate(state, state.engine(content["generator"]), validation, out)
     content["manifest"]["provenance"]["metrics"] = {f"dice_{name}": value for name, value in dice.items()}
     save_checkpoint({**content, "scored": True}, out / "best.pt")
     return dice
 
 
-def _record(path: Path, content: object) -> None:
-    """Write what a run is bound to; a folder that is bound to something else is refused."""
-    text = json.dumps(content, indent=2) + "\n"
+def _validate(state: TrainingState, engine: Engine, cases: list[PreparedCase], out: Path) -> dict[str, float]:
+    """Mean Dice by label; the first cases are drawn into `validation.png`."""
+    panels: list[Panel] = []
+
+    def keep(case: PreparedCase, mask: NDArray[np.uint8]) -> None:
+        if len(panels) < _PICTURED:
+            panels.append(Panel.of_volume(case.name, case.images, case.labels, mask))
+
+    manifest = state.recipe.manifest()
+    dice = validate(engine, manifest, cases, on_mask=keep)
+    with atomic(out / "validation.png") as aside:
+        draw_panels(panels, manifest.labels, aside)
+    return dice
+
+
+def _tidy(folder: Path, age: float = 0.0) -> None:
+    """Remove what a run that was killed has left half written, once it is so many seconds old."""
+    for path in unfinished(folder):
+        with suppress(OSError):  # another run may have been faster
+            if time.time() - path.stat().st_mtime >= age:
+                path.unlink()
+
+
+def _bind_recipe(path: Path, recipe: Recipe) -> None:
+    """Write the settings that a run is bound to; a folder that is bound to others is refused."""
+    text = json.dumps(msgspec.to_builtins(recipe), indent=2) + "\n"
     if not path.exists():
         with atomic(path) as aside:
             aside.write_text(text, encoding="utf-8")

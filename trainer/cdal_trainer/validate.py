@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,21 @@ def segment_prepared(engine: Engine, manifest: Manifest, case: PreparedCase, bat
     return decide(mean, manifest.labels, manifest.decision, manifest.polarity)
 
 
-def validate(engine: Engine, manifest: Manifest, cases: Iterable[PreparedCase], batch: int = 8) -> dict[str, float]:
-    """Mean Dice over cases by label name, each case scored as a whole on the network's grid."""
+def validate(
+    engine: Engine,
+    manifest: Manifest,
+    cases: Iterable[PreparedCase],
+    batch: int = 8,
+    on_mask: Callable[[PreparedCase, NDArray[np.uint8]], None] = lambda case, mask: None,  # noqa: ARG005
+) -> dict[str, float]:
+    """Mean Dice over cases by label name, each case scored as a whole on the network's grid.
+
+    `on_mask` is called with each case and its mask.
+    """
     scores: dict[str, list[float]] = {label.name: [] for label in manifest.labels}
     for case in cases:
         mask = segment_prepared(engine, manifest, case, batch)
+        on_mask(case, mask)
         for label in manifest.labels:
             scores[label.name].append(dice(mask, case.labels, label.value))
     return {name: float(np.mean(values)) for name, values in scores.items()}

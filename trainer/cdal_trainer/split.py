@@ -1,0 +1,144 @@
+"""Which cases train and which are held out, and the record of it that a model carries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from cdal_sdk.atomic import atomic
+from cdal_sdk.bundle import SplitRecord, name_hash
+from cdal_sdk.errors import TrainingError
+from cdal_trainer.prepared import PreparedCase
+from cdal_trainer.settings import Data
+
+__all__ = ["bind_cases", "describe_split", "record_split", "split_folds"]
+
+
+def split_folds(
+    names: list[str], folds: int, fold: int, patient: str = "", per_patient: int = 1
+) -> tuple[list[str], list[str]]:
+    """Training and validation names of one fold.
+
+    A patient's fold is a hash of the patient: it stays whatever other cases come or go, depends on nothing that an
+    acquisition order may hide, and is the same for all cases of the patient. Folds differ in size.
+
+    Args:
+        names: of all cases.
+        folds: number of parts.
+        fold: the one that is held out, from 0.
+        patient: regular expression that finds the patient in a case's name, such as "^.{12}"; where it is empty, each
+            case is a patient.
+        per_patient: so many consecutively numbered cases are one patient: with 2, those that end in 1 and 2, 3 and 4.
+
+    Raises:
+        TrainingError: if the fold does not exist or would leave either side empty, the expression is none or finds no
+            patient in a name, or a name that is to be numbered bears no number.
+    """
+    if folds < 2:
+        raise TrainingError(f"data.folds is {folds}", remedy="give at least 2")
+    if not 0 <= fold < folds:
+        raise TrainingError(f"there is no fold {fold} of {folds}", remedy=f"choose 0 to {folds - 1}")
+    sides: tuple[list[str], list[str]] = ([], [])
+    for name in names:
+        digest = hashlib.sha256(_patient(name, patient, per_patient).encode()).hexdigest()
+        sides[int(digest, 16) % folds == fold].append(name)
+    if not all(sides):
+        raise TrainingError(
+            f"fold {fold} of {folds} over {len(names)} case(s) leaves one side empty",
+            remedy="use another fold or other data.folds",
+        )
+    return sides
+
+
+def _patient(name: str, expression: str, per_patient: int) -> str:
+    try:
+        found = re.search(expression, name)
+    except re.error as error:
+        raise TrainingError(
+            f"'{expression}' is no regular expression ({error})", remedy="correct data.patient"
+        ) from None
+    if found is None:
+        raise TrainingError(
+            f"'{expression}' finds no patient in the name '{name}'",
+            remedy="correct data.patient, or name the case alike",
+        )
+    patient = found.group() if expression else name
+    if per_patient == 1:
+        return patient
+    numbered = re.fullmatch(r"(.*?)(\d+)\D*", patient, re.DOTALL)
+    if numbered is None:
+        raise TrainingError(
+            f"data.per_patient is {per_patient}, but the name '{name}' bears no number",
+            remedy="number the cases so that those of a patient follow each other, or set it to 1",
+        )
+    return f"{numbered[1]}{(int(numbered[2]) - 1) // per_patient}"
+
+
+def record_split(
+    settings: Data, fold: int, training: list[str], held_out: list[str], initial: SplitRecord | None = None
+) -> SplitRecord:
+    """The record of a run's split.
+
+    Args:
+        settings: how the cases were split.
+        fold: the one that is held out.
+        training: names of the cases that train.
+        held_out: names of the others.
+        initial: record of the model that the run starts from; what trained that one has trained this one, too.
+    """
+    before = set() if initial is None else set(initial.training)
+    return SplitRecord(
+        settings.cases,
+        settings.patient,
+        settings.per_patient,
+        settings.folds,
+        fold,
+        training=tuple(sorted({*map(name_hash, training), *before})),
+        held_out=tuple(sorted({*map(name_hash, held_out)} - before)),
+    )
+
+
+def describe_split(record: SplitRecord, training: list[str], held_out: list[str]) -> str:
+    """The split in words, for the model card."""
+    text = f"fold {record.fold} of {record.folds}: {len(training)} cases for training, {len(held_out)} for validation"
+    seen = record.trained_on(held_out)
+    return f"{text}, {seen} of which trained the model it started from" if seen else text
+
+
+def bind_cases(path: Path, training: Iterable[PreparedCase], validation: Iterable[PreparedCase]) -> None:
+    """Write which cases a run is bound to, with the digests of their files; a run of other ones is refused.
+
+    Raises:
+        TrainingError: naming the first case that differs.
+        OutputError: if it cannot be written.
+    """
+    sides = {
+        "training": {case.name: case.digest for case in training},
+        "validation": {case.name: case.digest for case in validation},
+    }
+    if not path.exists():
+        with atomic(path) as aside:
+            aside.write_text(json.dumps(sides, indent=2) + "\n", encoding="utf-8")
+        return
+    before, now = _by_name(json.loads(path.read_text(encoding="utf-8"))), _by_name(sides)
+    for name in sorted(before.keys() | now.keys()):
+        (side, digest), (side_now, digest_now) = before.get(name, ("", "")), now.get(name, ("", ""))
+        if side != side_now:
+            raise TrainingError(
+                f"this folder belongs to a run with other settings or cases, the first that differs being '{name}'",
+                where=path,
+                remedy="give another --out",
+            )
+        if digest != digest_now:
+            raise TrainingError(
+                f"the files of the case '{name}' have changed since this run began",
+                where=path,
+                remedy="restore them, or give another --out",
+            )
+
+
+def _by_name(sides: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[str, str]]:
+    return {name: (side, digest) for side, cases in sides.items() for name, digest in cases.items()}
