@@ -59,7 +59,7 @@ def review_reasons(
     planar = result.study.planar
     whole = confidence.whole if confidence.whole is not None else not planar
     most = confidence.components if confidence.components is not None else int(not planar)
-    reasons = []
+    reasons = [*result.study.doubts]
     if mean_spread >= confidence.high_spread:
         reasons.append(f"high spread: {mean_spread:.2g}")
     for label in labels:

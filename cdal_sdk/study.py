@@ -26,10 +26,12 @@ class Source:
     Attributes:
         kind: the family of the format.
         paths: the files, for a DICOM series in the order of the slices along the last array axis.
+        frames: those that were read of a multi-frame file with several volumes, from 0; empty for all.
     """
 
     kind: SourceKind
     paths: tuple[Path, ...] = ()
+    frames: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Study:
         pixel_spacing: (between rows, between columns) in mm of a planar image, where known.
         modality: the DICOM modality ("MR", "CT", "CR", "DX", ...) where the source says so.
         source: the files that it was read from.
+        doubts: what about the source somebody should look at, in words.
+        burnt_in: whether the pixels may show the patient's name, so that no preview may show them.
     """
 
     case: str
@@ -52,6 +56,8 @@ class Study:
     source: Source
     pixel_spacing: tuple[float, float] | None = None
     modality: str | None = None
+    doubts: tuple[str, ...] = ()
+    burnt_in: bool = False
 
     @property
     def planar(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -35,6 +37,12 @@ def reasons(mask: np.ndarray, confidence: Confidence | None = None, spread: floa
 
 def test_nothing_unusual():
     assert reasons(blob()) == []
+
+
+def test_doubts_of_the_source_are_reasons():
+    doubtful = result(blob())
+    doubtful = replace(doubtful, study=replace(doubtful.study, doubts=("a slice may be missing",)))
+    assert review_reasons(doubtful, LABELS, Confidence()) == ["a slice may be missing"]
 
 
 def test_each_reason():

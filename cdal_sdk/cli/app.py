@@ -47,12 +47,25 @@ def _configure(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell what happens inside.")] = False,
 ) -> None:
     handler = RichHandler(console=Console(stderr=True), show_path=False)
+    handler.addFilter(_is_ours)
     level = logging.DEBUG if verbose else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("cdal_sdk").setLevel(level)
-    for quoting in ("pydicom", "highdicom", "nibabel", "PIL", "py.warnings"):
-        logging.getLogger(quoting).setLevel(logging.CRITICAL)  # they quote what they find in files, such as names
+    logging.getLogger("nibabel.global").addFilter(_is_ours)  # which has a handler of its own
     warnings.simplefilter("ignore")
+    warnings.showwarning = _drop  # also of those for which a library changes the filters
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a record may be shown: libraries quote what they find in files, such as names.
+
+    Their levels would not keep them quiet, since some set them again when they are imported.
+    """
+    return record.name.startswith("cdal")
+
+
+def _drop(*_: object, **__: object) -> None:
+    """Show no warning."""
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ reads them one at a time.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cdal_sdk.errors import CdalError, ReadError
 from cdal_sdk.readers.case_files import CaseFiles
 from cdal_sdk.readers.discovery import discover
@@ -32,16 +34,17 @@ def read_study(files: CaseFiles, whole_pixels: int | None = None) -> Study:
     if files.error is not None:
         raise files.error
     try:
-        return _read(files, whole_pixels)
+        study = _read(files, whole_pixels)
+        return replace(study, doubts=(*files.doubts, *study.doubts))
+    except ReadError as error:
+        raise files.told(error) from error.__cause__
     except (CdalError, MemoryError):
         raise
     except Exception as error:
         # The parsers of damaged files raise anything. Their texts may quote header values, so they stay out.
-        raise ReadError(
-            f"the file is damaged or of an unsupported kind ({type(error).__name__})",
-            where=files.paths[0],
-            remedy="check that it opens in another viewer, or export it again",
-        ) from error
+        what = f"the file is damaged or of an unsupported kind ({type(error).__name__})"
+        remedy = "check that it opens in another viewer, or export it again"
+        raise files.told(ReadError(what, where=files.paths[0], remedy=remedy)) from error
 
 
 def _read(files: CaseFiles, whole_pixels: int | None) -> Study:
@@ -50,7 +53,7 @@ def _read(files: CaseFiles, whole_pixels: int | None) -> Study:
         case "dicom":
             from cdal_sdk.readers.dicom import read_dicom
 
-            return read_dicom(files.case, files.paths)
+            return read_dicom(files.case, files.paths, files.frames)
         case "nifti":
             from cdal_sdk.readers.nifti import read_nifti
 

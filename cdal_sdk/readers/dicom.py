@@ -6,6 +6,8 @@ Patient-identifying elements are never touched, so that they can reach neither a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from cdal_sdk.errors import ReadError
-from cdal_sdk.readers.dicom_file import open_dicom
+from cdal_sdk.readers.dicom_file import number, open_dicom
+from cdal_sdk.readers.dicom_frames import irregularity, with_frames
 from cdal_sdk.readers.dicom_geometry import stack_slices
 from cdal_sdk.readers.dicom_pixels import as_displayed, check_announced, planar_pixels, require_decoder, slice_pixels
 from cdal_sdk.readers.limits import check_slices, check_voxels
@@ -30,7 +33,7 @@ _MODALITIES = (
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def read_dicom(case: str, paths: Sequence[Path]) -> Study:
+def read_dicom(case: str, paths: Sequence[Path], frames: tuple[int, ...] = ()) -> Study:
     """Read one DICOM series, X-ray or enhanced multi-frame file.
 
     Stored values are decoded and put through the modality LUT or rescale. A planar image also gets its VOI window,
@@ -40,6 +43,7 @@ def read_dicom(case: str, paths: Sequence[Path]) -> Study:
     Args:
         case: its name in outputs.
         paths: the files of one stack in any order, or one multi-frame or planar file.
+        frames: those to read of a multi-frame file, from 0; empty for all.
 
     Returns:
         [channel, column, row, slice] with an affine for a volume, slices in the order of their position along the
@@ -52,7 +56,7 @@ def read_dicom(case: str, paths: Sequence[Path]) -> Study:
     headers = [open_dicom(path) for path in paths]
     first = headers[0]
     if len(paths) == 1 and "SharedFunctionalGroupsSequence" in first:
-        return _read_enhanced(case, paths[0], first)
+        return _read_enhanced(case, paths[0], first, frames)
     if any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
         raise ReadError(
             "this multi-frame image has no place in the patient for its frames",
@@ -82,7 +86,7 @@ def _read_stack(case: str, paths: Sequence[Path], headers: Sequence[Dataset]) ->
         np.array([header.ImagePositionPatient for header in headers], dtype=np.float64),
         first.ImageOrientationPatient,
         first.PixelSpacing,
-        thickness=float(first.get("SpacingBetweenSlices") or first.get("SliceThickness") or 1.0),
+        thickness=_thickness(first) if len(headers) == 1 else 0.0,
         where=paths[0],
     )
     ordered = tuple(paths[index] for index in stack.order)
@@ -97,14 +101,36 @@ def _read_stack(case: str, paths: Sequence[Path], headers: Sequence[Dataset]) ->
     if image is None:
         raise ReadError("the series has no slice", where=paths[0])
     image = as_displayed(image, first.PhotometricInterpretation)
-    return Study(case, image, stack.affine, Source("dicom", ordered), modality=_modality(first))
+    return _study(case, image, stack.affine, ordered, headers)
 
 
 def _read_planar(case: str, path: Path) -> Study:
     dataset = open_dicom(path, pixels=True)
     image = as_displayed(planar_pixels(dataset, path), dataset.PhotometricInterpretation)[..., np.newaxis]
-    source = Source("dicom", (path,))
-    return Study(case, image, None, source, pixel_spacing=_spacing(dataset), modality=_modality(dataset))
+    return replace(_study(case, image, None, (path,), [dataset]), pixel_spacing=_spacing(dataset))
+
+
+def _study(
+    case: str,
+    image: NDArray[np.float32],
+    affine: NDArray[np.float64] | None,
+    paths: tuple[Path, ...],
+    headers: Sequence[Dataset],
+) -> Study:
+    """The study, with what its headers say besides."""
+    burnt_in = any(str(header.get("BurnedInAnnotation")).strip().upper() == "YES" for header in headers)
+    doubts = ("text may be burnt into the pixels, which the preview does not show",) if burnt_in else ()
+    source, modality = Source("dicom", paths), _modality(headers[0])
+    return Study(case, image, affine, source, modality=modality, doubts=doubts, burnt_in=burnt_in)
+
+
+def _thickness(header: Dataset) -> float:
+    """The extent in millimetres of a slice that has no neighbour."""
+    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
+        with suppress(ValueError):
+            if (found := number(header, keyword) or 0) > 0:
+                return found
+    return 1.0
 
 
 def _modality(dataset: Dataset) -> str | None:
@@ -122,22 +148,21 @@ def _spacing(dataset: Dataset) -> tuple[float, float] | None:
     return (spacing[0] / magnification, spacing[1] / magnification) if spacing and magnification > 0 else None
 
 
-def _read_enhanced(case: str, path: Path, header: Dataset) -> Study:
+def _read_enhanced(case: str, path: Path, header: Dataset, frames: tuple[int, ...]) -> Study:
     import highdicom  # half a second, and only enhanced files need it
 
     require_decoder(header, path)
     check_announced(header, path)
     try:
-        volume = highdicom.imread(path).get_volume(dtype=np.float32, apply_real_world_transform=False)
+        dataset = with_frames(open_dicom(path, pixels=True), frames) if frames else None
+        file = highdicom.imread(path) if dataset is None else highdicom.Image.from_dataset(dataset, copy=False)
+        volume = file.get_volume(dtype=np.float32, apply_real_world_transform=False)
     except RuntimeError as error:
-        raise ReadError(
-            "the frames of this multi-frame image do not form one evenly spaced volume",
-            where=path,
-            remedy="export one acquisition, with a single image at each position",
-        ) from error
+        raise irregularity(with_frames(header, frames) if frames else header, path) from error
     volume = volume.flip_spatial(0)  # highdicom counts slices against the normal, we along it
     array = volume.array if volume.array.ndim == 4 else volume.array[..., np.newaxis]
     slice_row_column = _LPS_TO_RAS @ volume.affine
     affine = slice_row_column[:, [2, 1, 0, 3]]
     image = np.ascontiguousarray(array.transpose(3, 2, 1, 0), dtype=np.float32)
-    return Study(case, image, affine, Source("dicom", (path,)), modality=header.get("Modality"))
+    study = _study(case, image, affine, (path,), [header])
+    return replace(study, source=replace(study.source, frames=frames))

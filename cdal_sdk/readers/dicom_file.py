@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from cdal_sdk.errors import ReadError
 from cdal_sdk.readers.limits import LIMITS
 
-__all__ = ["open_dicom"]
+__all__ = ["number", "open_dicom"]
 
 _META_BYTES = 4096  # which hold the transfer syntax of any sane file
 _META_STARTS_AT = 144  # after preamble, magic and the element with the length of what follows
@@ -43,6 +44,23 @@ def open_dicom(path: Path, *, tags: Sequence[str] | None = None, pixels: bool = 
         _check_unpacked(path)
     with disable_value_validation():  # whose warnings quote what they find, such as names
         return dcmread(path, force=True, stop_before_pixels=not pixels, specific_tags=list(tags) if tags else None)
+
+
+def number(dataset: Dataset, keyword: str) -> float | None:
+    """The number in an element, also one with a decimal comma; None where it is absent or empty.
+
+    Raises:
+        ValueError: it holds anything else.
+    """
+    element = dataset.get_item(keyword)
+    value = None if element is None else element.value
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str("" if value is None else value)
+    text = text.strip(" \0").replace(",", ".")
+    if not text:
+        return None
+    if not math.isfinite(found := float(text)):
+        raise ValueError(keyword)
+    return found
 
 
 def _check_unpacked(path: Path) -> None:

@@ -9,6 +9,7 @@ from pydicom.uid import UID
 
 from cdal_sdk.errors import ReadError
 from cdal_sdk.readers.dicom_file import open_dicom
+from cdal_sdk.readers.dicom_frames import volumes_of
 from cdal_sdk.readers.dicom_split import MARKS
 from cdal_sdk.readers.header import Header
 
@@ -57,7 +58,8 @@ def read_header(path: Path, *, explicit: bool) -> Header | None:
             frame, frames = _frame(header), int(header.get("NumberOfFrames") or 1)
             sop_class = str(header.get("SOPClassUID") or "")
             if frame is None:
-                return Header(series, size, sop_class, frames=frames)
+                volumes = volumes_of(path) if frames > 1 else ()
+                return Header(series, size, sop_class, marks=_marks_of(header), frames=frames, volumes=volumes)
             position = tuple(float(value) for value in header.ImagePositionPatient)
             return Header(series, size, sop_class, frame, position, _marks_of(header), frames)
         what = "the SeriesInstanceUID is missing" if complete else "the DICOM file is truncated or damaged"

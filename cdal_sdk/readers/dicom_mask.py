@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from cdal_sdk.readers.dicom_file import open_dicom
+from cdal_sdk.readers.dicom_frames import functional_group
 from cdal_sdk.readers.dicom_geometry import stack_slices
 from cdal_sdk.readers.mask import WrittenMask
 
@@ -19,8 +20,9 @@ _SAME_POSITION_DIGITS = 3
 
 
 def instance_uid(path: Path) -> str:
-    """The SOPInstanceUID of a file."""
-    return str(open_dicom(path, tags=["SOPInstanceUID"]).SOPInstanceUID)
+    """The SOPInstanceUID of a file, from its meta information where the data set lost it."""
+    dataset = open_dicom(path, tags=["SOPInstanceUID"])
+    return str(dataset.get("SOPInstanceUID") or dataset.file_meta.MediaStorageSOPInstanceUID)
 
 
 def read_segmentation(path: Path, values: Sequence[int], *, planar: bool) -> WrittenMask:
@@ -29,14 +31,16 @@ def read_segmentation(path: Path, values: Sequence[int], *, planar: bool) -> Wri
     frames: NDArray[np.uint8] = dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns)
     shared = dataset.SharedFunctionalGroupsSequence[0]
     groups = dataset.PerFrameFunctionalGroupsSequence
-    segments = [_of(group, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber for group in groups]
+    segments = [
+        functional_group(group, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber for group in groups
+    ]
     numbers = [values[segment - 1] for segment in segments]
     if planar:
         mask = np.zeros(frames.shape[1:], np.uint8)
         for frame, number in zip(frames, numbers, strict=True):
             mask[frame > 0] = number
         return WrittenMask(mask, None, _references(dataset))
-    placed = [_of(group, shared, "PlanePositionSequence").ImagePositionPatient for group in groups]
+    placed = [functional_group(group, shared, "PlanePositionSequence").ImagePositionPatient for group in groups]
     positions = [tuple(round(float(value), _SAME_POSITION_DIGITS) for value in position) for position in placed]
     places = sorted(set(positions))
     measures = shared.PixelMeasuresSequence[0]
@@ -52,12 +56,6 @@ def read_segmentation(path: Path, values: Sequence[int], *, planar: bool) -> Wri
     for frame, number, position in zip(frames, numbers, positions, strict=True):
         mask[..., slot[position]][frame.T > 0] = number
     return WrittenMask(mask, stack.affine, _references(dataset))
-
-
-def _of(group: Dataset, shared: Dataset, keyword: str) -> Dataset:
-    """A functional group of a frame, which it may have in common with all others."""
-    item: Dataset = (group[keyword] if keyword in group else shared[keyword]).value[0]
-    return item
 
 
 def _references(dataset: Dataset) -> frozenset[str]:

@@ -13,12 +13,14 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGExtended12Bit
 
 from cdal_sdk.errors import ReadError
+from cdal_sdk.readers.dicom_file import number
 from cdal_sdk.readers.limits import check_slices, check_voxels
 
 __all__ = ["as_displayed", "check_announced", "planar_pixels", "require_decoder", "slice_pixels"]
 
 _INSTALL = 'install the decoders with: pip install "cdal-sdk[dicom]"'
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_RESCALE = ("RescaleSlope", "RescaleIntercept")
 _JPEG_START, _J2K_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
 # Markers of JPEG and JPEG-LS that begin a frame and hold its size: SOF0 to SOF15 without DHT, JPG and DAC, and SOF55.
 _FRAME_MARKERS = (*(code for code in range(0xC0, 0xD0) if code not in (0xC4, 0xC8, 0xCC)), 0xF7)
@@ -31,7 +33,7 @@ def slice_pixels(dataset: Dataset, path: Path) -> NDArray[np.float32]:
         ReadError: the pixels are missing, too many or cannot be decoded.
     """
     stored = _decode(dataset, path)
-    values = apply_modality_lut(stored, dataset)
+    values = _real_values(stored, dataset, path)
     return _channels_first(_without_padding(values, stored, dataset))
 
 
@@ -43,7 +45,7 @@ def planar_pixels(dataset: Dataset, path: Path) -> NDArray[np.float32]:
     """
     stored = values = _decode(dataset, path)
     if int(dataset.get("SamplesPerPixel", 1)) == 1 and stored.ndim == 2:
-        values = _windowed(apply_modality_lut(stored, dataset), dataset)
+        values = _windowed(_real_values(stored, dataset, path), dataset)
     return _channels_first(_without_padding(values, stored, dataset))
 
 
@@ -144,6 +146,17 @@ def _encoded_size(frame: bytes) -> tuple[int, int] | None:
             return int.from_bytes(frame[at + 5 : at + 7], "big"), int.from_bytes(frame[at + 7 : at + 9], "big")
         at += 1 if marker == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
     return None
+
+
+def _real_values(stored: NDArray[np.generic], dataset: Dataset, path: Path) -> NDArray[np.generic]:
+    """Stored values through the modality LUT or rescale, of which one that is absent or empty is 1 or 0."""
+    if dataset.get("ModalityLUTSequence") or not any(keyword in dataset for keyword in _RESCALE):
+        return apply_modality_lut(stored, dataset)
+    try:
+        slope, intercept = (number(dataset, keyword) for keyword in _RESCALE)
+    except ValueError:
+        raise ReadError("the rescale is no number", where=path, remedy="export the series again") from None
+    return stored.astype(np.float64) * (1.0 if slope is None else slope) + (intercept or 0.0)
 
 
 def _windowed(values: NDArray[np.generic], dataset: Dataset) -> NDArray[np.generic]:

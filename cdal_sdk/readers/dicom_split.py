@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["MARKS", "Placed", "divide"]
+__all__ = ["MARKS", "Placed", "divide", "instance_number"]
 
 # What holds for a whole volume, so that slices which differ in it never belong together.
 _ALWAYS = ("FrameOfReferenceUID", "SamplesPerPixel", "PhotometricInterpretation", "EchoTime", "EchoNumbers")
@@ -29,7 +29,7 @@ _WHERE_REPEATED = (
     "AcquisitionTime",
     "ContentTime",
 )
-MARKS = (*_ALWAYS, *_WHERE_REPEATED, "InstanceNumber", "SOPInstanceUID")
+MARKS = (*_ALWAYS, *_WHERE_REPEATED, "InstanceNumber", "SOPInstanceUID", "ImagesInAcquisition")
 _SAME_POSITION_DIGITS = 2  # of millimetres; what differs in a finer digit is left to the check of the distances
 
 
@@ -106,14 +106,15 @@ def _positions(slices: Sequence[Placed]) -> dict[tuple[float, ...], list[Placed]
 def _in_order(at: Mapping[tuple[float, ...], list[Placed]]) -> list[list[Placed]]:
     """The first image of every position, the second, and so on; nothing where their order or number is not clear."""
     repeats = {len(pieces) for pieces in at.values()}
-    numbered = [[(_number(piece), piece) for piece in pieces] for pieces in at.values()]
+    numbered = [[(instance_number(piece), piece) for piece in pieces] for pieces in at.values()]
     if len(repeats) > 1 or any(len({number for number, _ in row} - {None}) < len(row) for row in numbered):
         return []
     rows = [sorted(row, key=lambda pair: pair[0] or 0) for row in numbered]
     return [[pair[1] for pair in column] for column in zip(*rows, strict=True)]
 
 
-def _number(piece: Placed) -> int | None:
+def instance_number(piece: Placed) -> int | None:
+    """The number of an image in its series, where it has one."""
     try:
         return int(float(piece.marks["InstanceNumber"]))
     except (KeyError, ValueError, OverflowError):

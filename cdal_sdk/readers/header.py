@@ -20,6 +20,7 @@ class Header:
         position: of the first pixel, LPS millimetres; empty where it stands alone.
         marks: what tells volumes of one series apart, as text.
         frames: their number.
+        volumes: the frames of each volume, from 0, where a multi-frame file holds several.
         problem: what is wrong with the file, and the remedy; None where nothing is.
     """
 
@@ -30,4 +31,5 @@ class Header:
     position: tuple[float, ...] = ()
     marks: Mapping[str, str] = field(default_factory=dict)
     frames: int = 1
+    volumes: tuple[tuple[int, ...], ...] = ()
     problem: tuple[str, str] | None = None

@@ -14,6 +14,9 @@ from cdal_sdk.study import Source, Study
 __all__ = ["read_image"]
 
 _IN_PARTS = "use cdal segment with a model that takes tiles, or cut it into parts"
+_SAVE_AGAIN = "save it as gray or RGB of 8 or 16 bits"
+_PHOTOMETRIC = 262  # the tag that is 0 where white is; of 8 bits, Pillow inverts such pictures itself
+_MOST_OF_16_BITS = np.float32(65535)
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _GRAY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -46,12 +49,19 @@ def read_image(case: str, path: Path, whole_pixels: int | None = None) -> Study:
                     "the TIFF file holds more than one picture", where=path, remedy="save its pages as single files"
                 )
             check_voxels((picture.height, picture.width), len(picture.getbands()), path)
-            upright = ImageOps.exif_transpose(picture)
-            pixels = _values(upright)
+            white_is_zero = picture.format == "TIFF" and getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+            if white_is_zero and picture.mode == "F":
+                raise ReadError("its pixels are real numbers, and inverted", where=path, remedy=_SAVE_AGAIN)
+            pixels = _values(ImageOps.exif_transpose(picture), white_is_zero=white_is_zero)
     except Image.DecompressionBombError as error:
         kind = ReadError if whole_pixels is None else LargePictureError
         raise kind("the picture is too large to be opened whole", where=path, remedy=_IN_PARTS) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+    except UnidentifiedImageError as error:
+        what = (
+            "its header is damaged, or its pixels are of a kind that is not read, such as 16-bit gray with transparency"
+        )
+        raise ReadError(what, where=path, remedy=_SAVE_AGAIN) from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise ReadError(
             f"the picture is truncated or damaged ({type(error).__name__})",
             where=path,
@@ -62,10 +72,11 @@ def read_image(case: str, path: Path, whole_pixels: int | None = None) -> Study:
     return Study(case, pixels[..., np.newaxis], None, Source("image", (path,)))
 
 
-def _values(picture: Image.Image) -> np.ndarray[tuple[int, int, int], np.dtype[np.float32]]:
+def _values(picture: Image.Image, *, white_is_zero: bool) -> np.ndarray[tuple[int, int, int], np.dtype[np.float32]]:
     """[channel, row, column] of stored values."""
     if picture.mode in _GRAY:
         gray = picture.convert("L") if picture.mode in ("1", "LA", "La") else picture
-        return np.asarray(gray, dtype=np.float32)[np.newaxis]
+        values = np.asarray(gray, dtype=np.float32)[np.newaxis]
+        return _MOST_OF_16_BITS - values if white_is_zero and picture.mode.startswith("I;16") else values
     # Palettes, CMYK, YCbCr and the like become RGB; RGBA loses its last channel and nothing else.
     return np.ascontiguousarray(np.moveaxis(np.asarray(picture.convert("RGB"), dtype=np.float32), -1, 0))

@@ -55,9 +55,12 @@ class IsolatedReader:
         if files.error is not None:
             raise files.error
         paths = [str(path) for path in files.paths]
-        request = {"case": files.case, "kind": files.kind, "paths": paths, "volume": files.volume}
-        request["whole_pixels"] = self._whole_pixels
-        return self._ask(request, files.paths[0], lambda head, stream: _study(files, head, stream))
+        request: dict[str, Any] = {"case": files.case, "kind": files.kind, "paths": paths, "volume": files.volume}
+        request |= {"frames": files.frames, "whole_pixels": self._whole_pixels}
+        try:
+            return self._ask(request, files.paths[0], lambda head, stream: _study(files, head, stream))
+        except ReadError as error:
+            raise files.told(error) from error.__cause__
 
     def open_large(self, path: Path) -> Shape:
         """As the function of this name; until the next case is read, `rows` gives the picture's rows."""
@@ -161,8 +164,9 @@ def _study(files: CaseFiles, head: dict[str, Any], stream: IO[bytes]) -> Study:
     _fill(image.data.cast("B"), stream)
     affine = None if head["affine"] is None else np.array(head["affine"], np.float64)
     spacing = None if head["spacing"] is None else (head["spacing"][0], head["spacing"][1])
-    source = Source(files.kind or "array", tuple(Path(path) for path in head["paths"]))
-    return Study(files.case, image, affine, source, spacing, head["modality"])
+    source = Source(files.kind or "array", tuple(Path(path) for path in head["paths"]), files.frames)
+    doubts = (*files.doubts, *head["doubts"])
+    return Study(files.case, image, affine, source, spacing, head["modality"], doubts, head["burnt_in"])
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:

@@ -16,13 +16,17 @@ from cdal_sdk.errors import ReadError
 from cdal_sdk.readers.limits import LIMITS, check_slices, check_voxels
 from cdal_sdk.study import Source, Study
 
-__all__ = ["read_nifti"]
+__all__ = ["read_labels", "read_nifti", "to_millimetres"]
+
+_SPATIAL = 0b111  # bits of xyzt_units
+_MILLIMETRES = {1: 1000.0, 3: 0.001}  # of a metre and of a micron, by their code
 
 
 def read_nifti(case: str, path: Path, volume: int | None = None) -> Study:
     """Read one NIfTI volume.
 
-    The affine is the one that nibabel chooses: the sform where its code is set, else the qform, else the spacing.
+    The affine is the one that nibabel chooses: the sform where its code is set, else the qform, else the spacing; in
+    millimetres, whatever the file's unit.
 
     Args:
         case: its name in outputs.
@@ -58,7 +62,7 @@ def read_nifti(case: str, path: Path, volume: int | None = None) -> Study:
         ) from error
     if not np.isfinite(voxels).all():
         raise ReadError("some voxels are not finite numbers", where=path, remedy="replace NaN and infinity first")
-    affine = np.asarray(file.affine, dtype=np.float64)
+    affine = to_millimetres(file.header) @ np.asarray(file.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise ReadError("the affine is singular or not finite", where=path, remedy="repair its sform or qform")
     while voxels.ndim < 3:
@@ -103,4 +107,10 @@ def read_labels(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     voxels = np.asarray(file.dataobj)
     while voxels.ndim < 3:
         voxels = voxels[..., np.newaxis]
-    return voxels.reshape(voxels.shape[:3]).astype(np.uint8, casting="safe"), np.asarray(file.affine, np.float64)
+    affine = to_millimetres(file.header) @ np.asarray(file.affine, np.float64)
+    return voxels.reshape(voxels.shape[:3]).astype(np.uint8, casting="safe"), affine
+
+
+def to_millimetres(header: Any) -> NDArray[np.float64]:
+    """The matrix [4, 4] from a header's unit of length; one that it does not name is taken for the millimetre."""
+    return np.diag([*[_MILLIMETRES.get(int(header["xyzt_units"]) & _SPATIAL, 1.0)] * 3, 1.0])

@@ -42,7 +42,9 @@ class _Server:
         if "header" in request or "sniff" in request:
             return _about_header(request), b""
         paths = tuple(Path(path) for path in request["paths"])
-        files = CaseFiles(request["case"], request["kind"], paths, volume=request["volume"])
+        files = CaseFiles(
+            request["case"], request["kind"], paths, volume=request["volume"], frames=tuple(request["frames"])
+        )
         study = read_study(files, request["whole_pixels"])
         return _head(study), np.ascontiguousarray(study.image, np.float32).data.cast("B")
 
@@ -89,6 +91,8 @@ def _head(study: Study) -> dict[str, Any]:
         "affine": None if study.affine is None else study.affine.tolist(),
         "spacing": study.pixel_spacing,
         "modality": study.modality,
+        "doubts": study.doubts,
+        "burnt_in": study.burnt_in,
         "paths": [str(path) for path in study.source.paths],
     }
 

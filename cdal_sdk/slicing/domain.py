@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from cdal_sdk.errors import DomainError
 from cdal_sdk.slicing.plan import Plan
 from cdal_sdk.study import Study
 
 __all__ = ["check_domain", "match_channels"]
 
+_MOST_ENLARGED = 4  # times, on the way to the canvas
+_BLANK_REMEDY = "check how it was exported, or pass --force"
+_ENOUGH_VOXELS = 1_000_000  # to find percentiles
 _REMEDY = "crop or resample it to the model's domain, choose another model, or pass --force"
 
 
@@ -41,8 +46,8 @@ def check_domain(study: Study, plan: Plan) -> None:
     """
     domain = plan.domain
 
-    def refuse(what: str) -> DomainError:
-        return DomainError(what, where=study.case, remedy=_REMEDY)
+    def refuse(what: str, remedy: str = _REMEDY) -> DomainError:
+        return DomainError(what, where=study.case, remedy=remedy)
 
     if study.planar != (plan.kind == "planar"):
         found, expected = ("a planar image", "volumes") if study.planar else ("a volume", "planar images")
@@ -54,6 +59,12 @@ def check_domain(study: Study, plan: Plan) -> None:
         raise refuse(
             f"the values go from {low:g} to {high:g}, the model takes {domain.values[0]:g} to {domain.values[1]:g}"
         )
+    if plan.fit == "resize" and _MOST_ENLARGED * min(study.grid[:2]) < min(plan.canvas):
+        raise refuse(
+            f"it has {' x '.join(map(str, study.grid[:2]))} pixels, too few for anything to be told", _BLANK_REMEDY
+        )
+    if plan.intensity.method == "percentile" and _is_constant(study, plan):
+        raise refuse("its values are all the same, so that there is nothing to see", _BLANK_REMEDY)
     if study.spacing is None:
         return
     axes = 2 if study.planar else 3
@@ -69,3 +80,10 @@ def check_domain(study: Study, plan: Plan) -> None:
             raise refuse(
                 f"the {name} is {found} mm, the model was trained on {bounds[0]:g} to {bounds[1]:g} mm an axis"
             )
+
+
+def _is_constant(study: Study, plan: Plan) -> bool:
+    """Whether the window of intensities is empty, as of a black image, or of one with a few odd pixels."""
+    some = study.image.ravel()[:: study.image.size // _ENOUGH_VOXELS | 1]
+    low, high = np.percentile(some, (plan.intensity.low, plan.intensity.high))
+    return bool(low == high)

@@ -113,6 +113,8 @@ def _write(
         headers = [dcmread(source, force=True, stop_before_pixels=True) for source in study.source.paths]
         segmentation = _segmentation(maps, kind, study, reduced_sources(headers, study), labels, algorithm)
         segmentation.update(identity(headers[0]))
+        if study.source.frames:
+            _number_references(segmentation, study.source.frames)
         with atomic(path) as temporary:
             segmentation.save_as(temporary, enforce_file_format=True)
             _check(temporary, maps, study, path)
@@ -121,8 +123,8 @@ def _write(
     except Exception as error:  # highdicom raises anything
         raise OutputError(
             f"no DICOM segmentation can be made for this series ({type(error).__name__})",
-            where=study.source.paths[0],
-            remedy="choose --format nifti for it",
+            where=study.case,  # and no file, which may be named after the patient
+            remedy="export the series again, or convert it to NIfTI and segment that",
         ) from error
 
 
@@ -166,6 +168,17 @@ def _segmentation(
         max_fractional_value=_FRACTIONS,
         omit_empty_frames=False,
     )
+
+
+def _number_references(segmentation: Dataset, frames: Sequence[int]) -> None:
+    """Let references tell the frames of the source's file, of which highdicom saw only some and counted from 1."""
+    references = (
+        source
+        for group in segmentation.PerFrameFunctionalGroupsSequence
+        for source in group.DerivationImageSequence[0].SourceImageSequence
+    )
+    for source in {id(source): source for source in references}.values():  # which segments have in common
+        source.ReferencedFrameNumber = frames[int(source.ReferencedFrameNumber) - 1] + 1
 
 
 def _description(number: int, label: Label, algorithm: Algorithm) -> SegmentDescription:

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pydicom.valuerep import DA, TM, PersonName, validate_value
 
+from cdal_sdk.errors import OutputError
 from cdal_sdk.study import Study
 
 __all__ = ["identity", "reduced_sources"]
@@ -62,16 +63,25 @@ def reduced_sources(headers: Sequence[Dataset], study: Study) -> list[Dataset]:
         common.FrameOfReferenceUID = first.get("FrameOfReferenceUID") or generate_uid()
     elif first.get("FrameOfReferenceUID"):
         common.FrameOfReferenceUID = first.FrameOfReferenceUID
-    return [_source(header, common, study) for header in headers]
+    sources = [_source(header, common, study) for header in headers]
+    if len({source.SOPInstanceUID for source in sources}) < len(sources):
+        raise _unreferable("slices share a SOPInstanceUID", study)
+    return sources
 
 
 def _source(header: Dataset, common: Dataset, study: Study) -> Dataset:
     source = Dataset()
     source.update(common)
-    source.SOPClassUID, source.SOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+    source.SOPClassUID, source.SOPInstanceUID = (
+        _uid(header, keyword, study) for keyword in ("SOPClassUID", "SOPInstanceUID")
+    )
     if "SharedFunctionalGroupsSequence" in header:
         for keyword in _MULTI_FRAME:
             source[keyword] = header[keyword]
+        if study.source.frames:
+            groups = header.PerFrameFunctionalGroupsSequence
+            source.PerFrameFunctionalGroupsSequence = [groups[number] for number in study.source.frames]
+            source.NumberOfFrames = len(study.source.frames)
     elif study.affine is not None:
         *_, between = np.linalg.norm(study.affine[:3, :3], axis=0)
         source.ImagePositionPatient = header.ImagePositionPatient
@@ -80,6 +90,23 @@ def _source(header: Dataset, common: Dataset, study: Study) -> Dataset:
         source.SliceThickness = _valid(header, "SliceThickness") or _decimal(between)
         source.SpacingBetweenSlices = _decimal(between)
     return source
+
+
+def _uid(header: Dataset, keyword: str, study: Study) -> str:
+    """A UID that frames refer to, from the file's meta information where the data set lost it."""
+    meta = header.file_meta if hasattr(header, "file_meta") else Dataset()
+    uid = header.get(keyword) or meta.get(f"MediaStorage{keyword}")
+    if not uid:
+        raise _unreferable(f"an image has no {keyword}", study)
+    return str(uid)
+
+
+def _unreferable(what: str, study: Study) -> OutputError:
+    return OutputError(
+        f"{what}, so that a DICOM segmentation cannot refer to its source",
+        where=study.case,
+        remedy="export the series again, or convert it to NIfTI and segment that",
+    )
 
 
 def _decimal(value: float) -> str:

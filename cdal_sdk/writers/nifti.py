@@ -19,6 +19,9 @@ __all__ = ["write_nifti", "write_nifti_maps"]
 
 _SCANNER, _ALIGNED = 1, 2  # what the affine refers to: NIFTI_XFORM_SCANNER_ANAT and NIFTI_XFORM_ALIGNED_ANAT
 
+_SPATIAL = 0b111  # bits of xyzt_units
+_MILLIMETRES = {1: 1000.0, 3: 0.001}  # of a metre and of a micron, by their code
+
 
 def write_nifti(array: NDArray[np.uint8] | NDArray[np.float32], study: Study, path: Path) -> None:
     """Write one map on a study's grid as NIfTI, and read it back.
@@ -67,7 +70,8 @@ def _like_source(array: NDArray[np.uint8] | NDArray[np.float32], study: Study) -
     source = study.source.paths[0]
     kind, header = _header(source)
     affine = header.get_best_affine()
-    if study.affine is None or not np.allclose(affine, study.affine):
+    unit = _MILLIMETRES.get(int(header["xyzt_units"]) & _SPATIAL, 1.0)  # the file keeps its own, studies have none
+    if study.affine is None or not np.allclose(np.diag([unit, unit, unit, 1]) @ affine, study.affine):
         raise OutputError("the source has changed since it was read", where=source, remedy="run the case again")
     header.set_data_dtype(array.dtype)
     header.set_slope_inter(1, 0)

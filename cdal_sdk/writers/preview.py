@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -66,7 +66,8 @@ def write_preview(
     A volume is shown in up to twelve axial planes spread over the labelled region, or, where its slices are much
     thicker than its pixels, in the plane nearest to how it was acquired. The display is radiological: the patient's
     right is on the left, anterior is up (in coronal and sagittal planes superior is up, in sagittal ones anterior is
-    left). Small regions are enlarged. A planar picture is shown whole. Nothing names the patient.
+    left). Small regions are enlarged. A planar picture is shown whole. Nothing names the patient: where the pixels
+    may do so, only the contours are shown.
 
     Args:
         study: the image; the first channel of a volume is shown.
@@ -80,6 +81,8 @@ def write_preview(
     """
     if mask.shape != study.grid:
         raise OutputError(f"the shape {mask.shape} of the mask is not that of its source, {study.grid}", where=path)
+    if study.burnt_in:
+        study = replace(study, image=np.zeros_like(study.image))
     widest = None if spread is None else spread.max(axis=0)
     planes = _planar(study, mask, widest) if study.affine is None else _slices(study, study.affine, mask, widest)
     small = study.affine is None and planes[0].mask.shape[1] * (1 if spread is None else 2) < _SMALL_WIDTH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from pydicom.uid import MediaStorageDirectoryStorage, SegmentationStorage
 
 from cdal_sdk.errors import ReadError, UsageError
 from cdal_sdk.readers import dicom_series, discover, read_study
+from cdal_sdk.segmenter.ledger import Ledger
+from cdal_sdk.segmenter.report import CaseReport
 
 
 def write_nifti(path: Path, shape: tuple[int, ...] = (4, 5, 6)) -> Path:
@@ -245,8 +248,190 @@ def test_a_damaged_image_does_not_make_complete_ones_of_its_series_fail(tmp_path
     (tmp_path / "b.dcm").write_bytes(raw[: raw.index(b"\x28\0\x10\0")])
     intact, failed = discover([tmp_path])
     assert intact.error is None
-    assert (failed.case, failed.kind) == ("b", "dicom")
+    assert re.fullmatch(r"damaged-[0-9a-f]{8}", failed.case)
+    assert failed.kind == "dicom"
     assert "truncated or damaged" in str(failed.error)
+    assert "b.dcm" not in failed.error.brief(), "which may be the name of a patient"
+
+
+REMNANTS = {
+    "empty": b"",
+    "zeros": bytes(2000),
+    "cut": bytes(131),
+    "page": b"<HTML>502</HTML>",
+    "message": b' {"no": 1}',
+}
+
+
+@pytest.mark.parametrize("name", ["IM4", "IM4.dcm", "1.2.3.4"])
+@pytest.mark.parametrize("content", REMNANTS.values(), ids=REMNANTS.keys())
+def test_what_is_left_of_the_last_slice_fails_the_series(write_series, name, content):
+    series = write_series(skip=[4])
+    (series.folder / name).write_bytes(content)
+    (case,) = discover([series.folder])
+    assert (case.case, len(case.paths)) == (series.uid, 5)
+    with pytest.raises(ReadError, match="a file beside its slices may be one of them") as caught:
+        read_study(case)
+    assert name not in caught.value.brief()
+
+
+def test_a_slice_that_cannot_be_opened_fails_the_series(write_series, monkeypatch):
+    series = write_series()
+    honest = Path.open
+
+    def open_(path, *arguments, **options):
+        if path == series.files[4]:
+            raise PermissionError(13, "Permission denied")
+        return honest(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", open_)
+    (case,) = discover([series.folder])
+    assert "cannot be opened (Permission denied)" in str(case.error)
+
+
+def test_what_lies_among_slices_on_any_disc_fails_nothing(write_series, tmp_path):
+    series = write_series()
+    for name, content in {
+        "README": b"see the viewer", "LICENSE": b"(c)", "index.xml": b"<a/>", "list.txt": b"", "a.pdf": b"%PDF-1.7",
+        "run.exe": b"MZ", "INDEX": b"<?xml version='1.0'?>", ".DS_Store": b"",
+    }.items():  # fmt: skip
+        (series.folder / name).write_bytes(content)
+    (case,) = discover([series.folder])
+    assert case.error is None
+    assert case.doubts == ()
+    write_nifti(tmp_path / "other/scan.nii.gz")
+    (tmp_path / "other/lock").touch()  # where there are no slices, it is no slice
+    assert len(discover([tmp_path])) == 2
+
+
+def test_beside_two_series_a_damaged_file_fails_alone_and_is_told_of_both(tmp_path, write_series):
+    first, second = write_series("one"), write_series("two")
+    for path in second.files:
+        path.rename(first.folder / f"other-{path.name}")
+    (first.folder / "lost").touch()
+    cases = {case.case: case for case in discover([first.folder])}
+    failed = next(case for name, case in cases.items() if name.startswith("damaged-"))
+    assert "the file is empty" in str(failed.error)
+    for uid in (first.uid, second.uid):
+        assert read_study(cases[uid]).doubts == ("a damaged file beside its slices may be one of them",)
+
+
+@pytest.mark.parametrize(
+    ("skip", "announced", "numbers", "doubts"),
+    [
+        ([], 5, range(1, 6), ()),
+        ([], None, range(5), ()),
+        ([4], 5, range(1, 6), ("slices may be missing: 5 are announced, 4 are here",)),
+        ([0], None, range(1, 6), ("slices may be missing: 4 are numbered from 2 to 5",)),
+        ([], None, (1, 2, 3, 4, 9), ("slices may be missing: 5 are numbered from 1 to 9",)),
+        ([], None, (1, 2, 3, 4, None), ()),
+    ],
+)
+def test_numbers_that_do_not_add_up_are_a_doubt(write_series, skip, announced, numbers, doubts):
+    def counted(index, ds):
+        ds.InstanceNumber, ds.ImagesInAcquisition = list(numbers)[index], announced
+
+    (case,) = discover([write_series(skip=skip, change=counted).folder])
+    assert read_study(case).doubts == doubts
+
+
+def test_numbers_run_on_over_the_volumes_of_a_series(write_series):
+    def two(index, ds):
+        ds.EchoTime, ds.AcquisitionNumber, ds.ImagesInAcquisition = (3, 1, 3) if index < 3 else (9, 2, 2)
+
+    assert [case.doubts for case in discover([write_series(change=two).folder])] == [(), ()]
+
+
+def test_a_series_without_a_uid_is_told_once(write_series):
+    series = write_series(change=lambda index, ds: delattr(ds, "SeriesInstanceUID"))
+    (case,) = discover([series.folder])
+    assert "the SeriesInstanceUID is missing" in str(case.error)
+    assert len(case.paths) == 5
+
+
+def test_a_folder_that_cannot_be_listed_is_a_failed_case(tmp_path, monkeypatch):
+    write_nifti(tmp_path / "scan.nii.gz")
+    (tmp_path / "Doe^Jane").mkdir()
+    honest = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "Doe^Jane":
+            raise PermissionError(13, "Permission denied", str(path))
+        return honest(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for inputs in ([tmp_path], [tmp_path, tmp_path / "Doe^Jane"]):
+        good, failed = discover(inputs)
+        assert good.error is None
+        assert re.fullmatch(r"unreadable-folder-[0-9a-f]{8}", failed.case)
+        assert failed.error is not None
+        assert failed.error.brief() == "the folder cannot be listed; check its permissions"
+
+
+def test_links_to_folders_are_followed_but_not_in_circles_or_upwards(tmp_path):
+    write_nifti(tmp_path / "elsewhere/a.nii.gz")
+    write_nifti(tmp_path / "in/b.nii.gz")
+    for name, target in {"ward": "elsewhere", "again": "elsewhere", "up": ".", "self": "in"}.items():
+        (tmp_path / "in" / name).symlink_to(tmp_path / target)
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "in")
+    assert sorted(case.case for case in discover([tmp_path / "in"])) == ["a", "b"]
+
+
+def test_what_an_earlier_run_wrote_is_no_input(tmp_path):
+    out = tmp_path / "in/masks"
+    write_png(tmp_path / "in/x.png")
+    for name in ("x.png", "spread/x.nii.gz", "previews/x.png", "previews/killed.png"):
+        (write_png if name.endswith("png") else write_nifti)(out / name)
+    assert len(discover([tmp_path / "in"])) == 5
+    Ledger(out).write(CaseReport("x", "ok", None, "x.png", outputs=["x.png", "spread/x.nii.gz", "previews/x.png"]))
+    (out / ".cdal-ledger/damaged.json").write_text("[")
+    write_png(out / "mine.png")
+    assert [case.paths[0].name for case in discover([tmp_path / "in"])] == ["x.png", "mine.png"]
+    assert len(discover([out / "x.png"])) == 1, "what the user names is taken"
+
+
+def test_pictures_of_a_dicom_disc_belong_to_its_viewer(tmp_path, write_series, caplog):
+    series = write_series("cd/series")
+    write_png(tmp_path / "cd/viewer/Doe^Jane.png")
+    assert len(discover([tmp_path / "cd"])) == 2
+    (tmp_path / "cd/DICOMDIR").write_bytes(b"index")
+    assert [case.case for case in discover([tmp_path])] == [series.uid]
+    assert caplog.messages == ["passed over 1 picture(s) of a DICOM disc; name them to segment them"]
+    assert len(discover([tmp_path / "cd", tmp_path / "cd/viewer/Doe^Jane.png"])) == 2
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Pair, nibabel.AnalyzeImage, nibabel.Nifti2Pair])
+def test_a_volume_in_two_files_is_told(tmp_path, kind):
+    write_nifti(tmp_path / "scan.nii.gz")
+    nibabel.save(kind(np.zeros((3, 4, 5), np.int16), np.eye(4)), tmp_path / "pair.img")
+    failed, good = discover([tmp_path])
+    assert (failed.case, good.case) == ("pair", "scan")
+    assert "two files, .hdr and .img; save it as one" in str(failed.error)
+
+
+def test_a_moved_folder_keeps_its_names(tmp_path, write_series):
+    def two(index, ds):
+        ds.EchoTime = 3 if index < 3 else 9
+
+    write_nifti(tmp_path / "study/a/scan.nii.gz")
+    write_nifti(tmp_path / "study/b/scan.nii.gz")
+    (tmp_path / "study/cut.dcm").write_bytes(bytes(140))
+    write_series("study/series", change=two)
+    names = [case.case for case in discover([tmp_path / "study"])]
+    (tmp_path / "study").rename(tmp_path / "moved")
+    assert [case.case for case in discover([tmp_path / "moved"])] == names
+    echoes = {case.case for case in discover([tmp_path / "moved/series"])}
+    for path in (tmp_path / "moved/series").iterdir():
+        path.rename(path.with_name(f"exported-{path.name}"))
+    assert {case.case for case in discover([tmp_path / "moved/series"])} == echoes < set(names)
+
+
+def test_names_leave_room_for_suffixes_on_every_file_system(tmp_path):
+    for folder in "ab":
+        write_nifti(tmp_path / folder / ("\N{CJK UNIFIED IDEOGRAPH-8133}" * 80 + ".nii"))
+    names = {case.case for case in discover([tmp_path])}
+    assert len(names) == 2
+    assert all(180 < len(name.encode()) <= 200 for name in names)
 
 
 def test_finding_the_stacks_of_many_series_takes_linear_time(tmp_path, write_series, monkeypatch):
@@ -302,6 +487,7 @@ def test_no_folder_name_gets_into_a_case_name(tmp_path):
     assert not any("oe" in case.case for case in cases)
     *_, missing, empty = cases
     assert re.fullmatch(r"missing-[0-9a-f]{8}", missing.case)
+    assert discover([tmp_path, tmp_path / "Doe^Jane.dcm"])[-1].case.startswith("missing-")
     assert re.fullmatch(r"empty-folder-[0-9a-f]{8}", empty.case)
     for case, name in ((missing, "Noe^Nobody"), (empty, "Poe^Edgar")):
         assert case.error is not None

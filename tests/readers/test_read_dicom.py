@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
 from highdicom.legacy import LegacyConvertedEnhancedMRImage
 from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import MPEG4HP41, DeflatedExplicitVRLittleEndian, generate_uid
+from pydicom.tag import Tag
+from pydicom.uid import MPEG4HP41, DeflatedExplicitVRLittleEndian, RLELossless, generate_uid
 from synthetic_dicom import ACCESSION, AXIAL, BIRTH_DATE, PATIENT_ID, PATIENT_NAME, SAGITTAL, oblique, phantom
 
 from cdal_sdk.errors import ReadError
-from cdal_sdk.readers import discover, read_study
+from cdal_sdk.readers import IsolatedReader, discover, read_study
 from cdal_sdk.study import Study
 
 
@@ -159,6 +162,164 @@ def test_an_enhanced_multi_frame_file_equals_its_single_frames(tmp_path, write_s
     assert study.affine is not None
     np.testing.assert_array_equal(study.image[0], series.voxels)
     np.testing.assert_allclose(study.affine, series.affine, atol=1e-4)
+
+
+def enhanced_file(path, write_series, frames=range(5), change=lambda ds, groups: None):
+    """An enhanced multi-frame file of some frames of a series."""
+    single = [dcmread(file) for file in write_series().files]
+    ds = dcmread_again(LegacyConvertedEnhancedMRImage(single, generate_uid(), 2, generate_uid(), 1), path)
+    groups = [deepcopy(ds.PerFrameFunctionalGroupsSequence[index]) for index in frames]
+    ds.PixelData, ds.NumberOfFrames = ds.pixel_array[list(frames)].tobytes(), len(groups)
+    change(ds, groups)
+    ds.PerFrameFunctionalGroupsSequence = groups
+    ds.save_as(path)
+    return path
+
+
+def dcmread_again(ds, path):
+    ds.save_as(path)
+    return dcmread(path)
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [
+        ([0, 1, 3, 4], "a slice is missing, between the positions 14.75 and 19.75 mm"),
+        ([0, 1, 1, 2, 3, 4], "two slices lie at the same position"),
+    ],
+)
+def test_frames_that_form_no_volume_are_told_like_single_slices(tmp_path, write_series, frames, said):
+    assert said in refusal(enhanced_file(tmp_path / "enhanced.dcm", write_series, frames))
+
+
+def two_echoes(ds, groups):
+    """The even and the odd frames are volumes, the second one brighter."""
+    pixels = ds.pixel_array.copy()
+    pixels[1::2] += 1000
+    ds.PixelData = pixels.tobytes()
+    for number, frame in enumerate(groups):
+        echo = Dataset()
+        echo.EffectiveEchoTime = 3.0 + number % 2
+        frame.MREchoSequence = DicomSequence([echo])
+
+
+def first_and_second(ds, groups):
+    """Nothing but the order of the frames tells the volumes apart."""
+    two_echoes(ds, groups)
+    for frame in groups:
+        del frame.MREchoSequence
+
+
+def compressed(ds, groups):
+    two_echoes(ds, groups)
+    ds.PerFrameFunctionalGroupsSequence = groups
+    ds.compress(RLELossless, generate_instance_uid=False)
+
+
+@pytest.mark.parametrize("change", [two_echoes, first_and_second, compressed])
+def test_the_volumes_of_a_multi_frame_file_are_cases_of_their_own(tmp_path, write_series, change):
+    twice = [frame for frame in range(5) for _ in range(2)]
+    path = enhanced_file(tmp_path / "enhanced.dcm", write_series, twice, change)
+    cases = discover([path])
+    assert len({case.case for case in cases}) == 2
+    one, other = map(read_study, cases)
+    np.testing.assert_array_equal(one.image[0], phantom())
+    np.testing.assert_array_equal(other.image[0], phantom() + 1000)
+    assert (one.source.frames, other.source.frames) == ((0, 2, 4, 6, 8), (1, 3, 5, 7, 9))
+    reader = IsolatedReader(60)
+    try:
+        assert [case.frames for case in discover([path], reader=reader)] == [case.frames for case in cases]
+        there = reader.read(cases[1])
+    finally:
+        reader.close()
+    np.testing.assert_array_equal(there.image, other.image)
+    assert there.source == other.source
+
+
+def test_a_gap_in_one_volume_of_a_multi_frame_file_is_told(tmp_path, write_series):
+    def gap(ds, groups):
+        two_echoes(ds, groups)
+        pixels, kept = ds.pixel_array, [number for number in range(10) if number not in (4, 5)]
+        ds.PixelData, ds.NumberOfFrames = pixels[kept].tobytes(), 8
+        groups[:] = [groups[number] for number in kept]
+
+    path = enhanced_file(tmp_path / "enhanced.dcm", write_series, [f for f in range(5) for _ in range(2)], gap)
+    for case in discover([path]):
+        with pytest.raises(ReadError, match=r"a slice is missing, between the positions 14\.75 and 19\.75 mm"):
+            read_study(case)
+
+
+def test_the_modality_of_a_multi_frame_file_is_no_free_text(tmp_path, write_series):
+    path = enhanced_file(
+        tmp_path / "enhanced.dcm", write_series, change=lambda ds, _: setattr(ds, "Modality", "ZYXWV^JOHN")
+    )
+    assert read(path).modality == "OT"
+
+
+@pytest.mark.parametrize(("value", "burnt_in"), [("YES", True), ("yes ", True), ("NO", False), (None, False)])
+def test_text_burnt_into_the_pixels_is_a_doubt(write_series, write_xray, value, burnt_in):
+    def one(index, ds):
+        ds.BurnedInAnnotation = value if index == 3 else "NO"
+
+    pixels = np.eye(4, dtype=np.uint16)
+    for study in (read(write_series(change=one).folder), read(write_xray(pixels, change=lambda ds: one(3, ds)))):
+        assert study.burnt_in is burnt_in
+        assert study.doubts == (("text may be burnt into the pixels, which the preview does not show",) * burnt_in)
+
+
+def raw_tags(**values):
+    """A change that puts values into numeric tags as they are, however wrong."""
+
+    def change(*arguments):
+        for keyword, value in values.items():
+            tag = Tag(keyword)
+            arguments[-1][tag] = RawDataElement(tag, "DS", len(value), value, 0, False, True)
+
+    return change
+
+
+@pytest.mark.parametrize("thickness", [b"2,50", b"", b"thin"])
+def test_a_thickness_matters_only_to_a_single_slice(write_series, thickness):
+    broken = raw_tags(SliceThickness=thickness)
+    assert read(write_series("five", change=broken).folder).spacing == pytest.approx((0.8, 0.9, 2.5))
+    one = read(write_series("one", change=broken, skip=[1, 2, 3, 4]).folder)
+    assert one.spacing == pytest.approx((0.8, 0.9, 2.5 if b"2" in thickness else 1.0))
+
+
+@pytest.mark.parametrize(
+    ("tags", "slope", "intercept"),
+    [
+        ({"RescaleSlope": b"", "RescaleIntercept": b""}, 1, 0),
+        ({"RescaleSlope": b"2 "}, 2, 0),
+        ({"RescaleSlope": b"", "RescaleIntercept": b"-7"}, 1, -7),
+        ({"RescaleSlope": b"1,5 ", "RescaleIntercept": b"3 "}, 1.5, 3),
+        ({"RescaleSlope": b"0 ", "RescaleIntercept": b"3 "}, 0, 3),
+    ],
+)
+def test_a_rescale_that_lacks_a_part_is_applied(write_series, write_xray, tags, slope, intercept):
+    series = write_series(change=raw_tags(**tags))
+    np.testing.assert_allclose(read(series.folder).image[0], series.voxels * slope + intercept)
+    pixels = np.array([[0, 10], [20, 30]], np.uint16)
+    shown = read(write_xray(pixels, change=raw_tags(**tags))).image[0, :, :, 0]
+    np.testing.assert_allclose(shown, pixels.astype(float) * slope + intercept)
+
+
+def test_a_rescale_that_is_no_number_is_refused(write_series):
+    assert "the rescale is no number" in refusal(write_series(change=raw_tags(RescaleSlope=b"steep ")).folder)
+
+
+def test_the_name_of_a_file_stays_out_of_reports(write_xray):
+    path = write_xray(np.eye(4, dtype=np.uint16), "DOE_JOHN_19500101.dcm")
+    path.write_bytes(path.read_bytes()[:-8])
+    (files,) = discover([path])
+    reader = IsolatedReader(60)
+    try:
+        for attempt in (read_study, reader.read):
+            with pytest.raises(ReadError, match="DOE_JOHN") as caught:
+                attempt(files)
+            assert "DOE" not in caught.value.brief()
+    finally:
+        reader.close()
 
 
 def test_an_xray_is_planar_and_windowed_as_displayed(write_xray):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from cdal_sdk.errors import ReadError
 from cdal_sdk.readers import discover, read_study
+from cdal_sdk.readers.large_picture import open_large
 from cdal_sdk.study import Study
 
 GRAY8 = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
@@ -97,6 +99,51 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((100, 100), np.uint8)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert "too large" in refusal(tmp_path / "bomb.png")
+
+
+def write_tiff(path: Path, pixels: np.ndarray, *, photometric: int, order: str = "<") -> Path:
+    """An uncompressed gray TIFF file, byte by byte, since few libraries write white as 0."""
+    data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    height, width = pixels.shape
+    entries = {
+        256: width, 257: height, 258: 8 * pixels.itemsize, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height,
+        279: len(data), 339: 3 if pixels.dtype.kind == "f" else 1,
+    }  # fmt: skip
+    index = struct.pack(f"{order}H", len(entries))
+    index += b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in entries.items())
+    start = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", 8 + len(data))
+    path.write_bytes(start + data + index + bytes(4))
+    return path
+
+
+@pytest.mark.parametrize("pixels", [GRAY8, GRAY16], ids=["8 bits", "16 bits"])
+@pytest.mark.parametrize(("photometric", "order"), [(0, "<"), (1, "<"), (1, ">")], ids=["white is 0", "black", "MM"])
+def test_bright_is_high_on_both_ways(tmp_path, pixels, photometric, order):
+    path = write_tiff(tmp_path / "x.tif", pixels, photometric=photometric, order=order)
+    expected = pixels if photometric else np.iinfo(pixels.dtype).max - pixels
+    np.testing.assert_array_equal(read(path).image[0, :, :, 0], expected)
+    pytest.importorskip("pyvips", reason="the extra [slides] is not installed")
+    picture = open_large(path)
+    rows = np.frombuffer(picture.rows(0, 3), picture.shape.dtype).reshape(expected.shape)
+    np.testing.assert_array_equal(rows, expected)
+
+
+def test_inverted_real_numbers_are_refused(tmp_path):
+    path = write_tiff(tmp_path / "x.tif", GRAY8.astype(np.float32), photometric=0)
+    assert "real numbers, and inverted" in refusal(path)
+
+
+def test_what_pillow_does_not_know_is_refused(tmp_path):
+    path = write_tiff(tmp_path / "x.tif", GRAY16, photometric=0, order=">")
+    assert "its pixels are of a kind that is not read" in refusal(path)
+
+
+def test_a_kind_of_pixels_that_is_not_read_is_no_damage(tmp_path):
+    pyvips = pytest.importorskip("pyvips", reason="the extra [slides] is not installed")
+    both = np.stack([GRAY16, GRAY16], axis=2)
+    image = pyvips.Image.new_from_memory(both.tobytes(), 4, 3, 2, "ushort").copy(interpretation="grey16")
+    image.tiffsave(str(tmp_path / "alpha.tif"))
+    assert "16-bit gray with transparency; save it as gray or RGB" in refusal(tmp_path / "alpha.tif")
 
 
 def test_several_pages_are_refused(tmp_path):

@@ -12,7 +12,9 @@ import pytest
 
 from cdal_sdk.errors import ReadError
 from cdal_sdk.readers import discover, read_study
+from cdal_sdk.readers.mask import read_mask
 from cdal_sdk.study import Study
+from cdal_sdk.writers import write_nifti
 
 AFFINE = np.array([[-0.8, 0.1, 0, 30], [0, 0.9, -0.4, -20], [0.1, 0.2, 2.5, 7], [0, 0, 0, 1.0]])
 
@@ -60,6 +62,20 @@ def test_scaled_integers(tmp_path):
     image.header.set_slope_inter(0.5, -3)
     image.to_filename(tmp_path / "scaled.nii")
     np.testing.assert_allclose(read(tmp_path / "scaled.nii").image[0], stored * 0.5 - 3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("unit", "millimetres"), [("meter", 1000), ("micron", 0.001), ("mm", 1), ("unknown", 1)])
+def test_the_unit_of_length_counts_and_the_mask_keeps_it(tmp_path, unit, millimetres):
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    image = nibabel.Nifti1Image(np.ones((3, 4, 5), np.int16), np.diag([*np.diag(affine)[:3] / millimetres, 1]))
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "scan.nii")
+    study = read(tmp_path / "scan.nii")
+    np.testing.assert_allclose(study.affine, affine, rtol=1e-6)
+    write_nifti(np.ones((3, 4, 5), np.uint8), study, tmp_path / "mask.nii")
+    assert nibabel.load(tmp_path / "mask.nii").header.get_xyzt_units()[0] == unit
+    np.testing.assert_allclose(nibabel.load(tmp_path / "mask.nii").affine, image.affine, rtol=1e-6)
+    np.testing.assert_allclose(read_mask(tmp_path / "mask.nii", [1], planar=False).affine, affine, rtol=1e-6)
 
 
 def test_qform_counts_where_there_is_no_sform(tmp_path):

@@ -39,7 +39,7 @@ def test_what_fits_passes():
     check_domain(volume(), VOLUMES)
     check_domain(volume(affine=spaced(1.6, -0.6, 1.0)), VOLUMES)
     check_domain(volume(modality=None), VOLUMES)
-    check_domain(picture(np.zeros((1, 300, 200), np.float32), (1, 1), "CR"), PICTURES)
+    check_domain(picture(phantom((300, 200, 1))[..., 0], (1, 1), "CR"), PICTURES)
 
 
 def test_an_open_domain_takes_everything():
@@ -68,9 +68,35 @@ def test_kind():
 
 
 def test_a_picture_s_field_of_view_is_judged_where_its_spacing_is_known():
-    pixels = np.zeros((1, 300, 200), np.float32)
+    pixels = phantom((300, 200, 1))[..., 0]
     assert "the field of view is 30 x 20 mm" in refusal(picture(pixels, (0.1, 0.1)), PICTURES)
     check_domain(picture(pixels), PICTURES)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_constant_image_shows_nothing(value):
+    assert "values are all the same" in refusal(volume(np.full((1, 9, 9, 9), value, np.float32)), VOLUMES)
+    assert "values are all the same" in refusal(picture(np.full((1, 300, 200), value, np.float32)), PICTURES)
+
+
+def test_so_does_one_of_a_few_odd_pixels():
+    pixels = np.zeros((1, 300, 200), np.float32)
+    pixels[0, 0, :5] = 99
+    trimmed = replace(PICTURES, intensity=Intensity("percentile", 0.5, 99.5))
+    assert "values are all the same" in refusal(picture(pixels), trimmed)
+    check_domain(picture(pixels), PICTURES)
+
+
+def test_a_model_of_fixed_values_takes_blank_pictures():
+    blank = picture(np.full((1, 300, 200), 255, np.float32))
+    check_domain(blank, replace(PICTURES, intensity=Intensity("fixed", 0, 255)))
+
+
+def test_a_picture_of_few_pixels_is_refused_where_it_would_be_enlarged():
+    enlarging = replace(PICTURES, fit="resize")
+    assert "300 x 15 pixels, too few" in refusal(picture(phantom((300, 15, 1))[..., 0]), enlarging)
+    check_domain(picture(phantom((300, 16, 1))[..., 0]), enlarging)
+    check_domain(picture(phantom((300, 15, 1))[..., 0]), PICTURES)
 
 
 def test_channels_that_fit_are_left_alone():

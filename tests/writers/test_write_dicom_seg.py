@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from copy import deepcopy
 from pathlib import Path
 
 import highdicom
@@ -19,6 +20,8 @@ from synthetic_dicom import AXIAL, BIRTH_DATE, PATIENT_ID, PATIENT_NAME, SAGITTA
 
 from cdal_sdk.errors import OutputError
 from cdal_sdk.readers import discover, read_study
+from cdal_sdk.readers.dicom_mask import instance_uid
+from cdal_sdk.readers.mask import read_mask
 from cdal_sdk.study import Code, Label, Study
 from cdal_sdk.writers import Algorithm, dicom_seg, write_dicom_probability, write_dicom_seg
 
@@ -144,6 +147,34 @@ def test_an_enhanced_multi_frame_source(tmp_path, write_series):
     np.testing.assert_array_equal(labelled_points(tmp_path / "one.dcm", 1), labelled_points(tmp_path / "many.dcm", 1))
 
 
+def test_a_volume_of_a_multi_frame_file_refers_to_its_own_frames(tmp_path, write_series):
+    series = write_series(orientation=oblique(turn=20, tilt=-35))
+    single = [dcmread(path) for path in series.files]
+    enhanced = LegacyConvertedEnhancedMRImage(single, generate_uid(), 2, generate_uid(), 1)
+    groups = enhanced.PerFrameFunctionalGroupsSequence
+    enhanced.PerFrameFunctionalGroupsSequence = [deepcopy(groups[index]) for index in [*range(5)] * 2]
+    enhanced.PixelData, enhanced.NumberOfFrames = enhanced.PixelData * 2, 10
+    (tmp_path / "enhanced").mkdir()
+    enhanced.save_as(tmp_path / "enhanced/x.dcm")
+    many = read(series.folder)
+    mask = asymmetric_mask(many)
+    write_dicom_seg(mask, many, LABELS, ALGORITHM, tmp_path / "many.dcm")
+    for case in discover([tmp_path / "enhanced"]):
+        study = read_study(case)
+        write_dicom_seg(mask, study, LABELS, ALGORITHM, tmp_path / "one.dcm")
+        for segment in (1, 2):
+            there, here = (labelled_points(tmp_path / name, segment) for name in ("many.dcm", "one.dcm"))
+            np.testing.assert_allclose(there, here, atol=1e-4)
+        ds = dcmread(tmp_path / "one.dcm")
+        for frame in ds.PerFrameFunctionalGroupsSequence:
+            reference = frame.DerivationImageSequence[0].SourceImageSequence[0]
+            place = frame.PlanePositionSequence[0].ImagePositionPatient
+            number = int(reference.ReferencedFrameNumber) - 1
+            assert number in case.frames
+            source = enhanced.PerFrameFunctionalGroupsSequence[number]
+            assert place == source.PlanePositionSequence[0].ImagePositionPatient
+
+
 def without_required_tags(index, ds):
     for keyword in ("PatientBirthDate", "PatientSex", "PatientName", "StudyID", "StudyTime", "AccessionNumber"):
         del ds[keyword]
@@ -187,6 +218,44 @@ def test_no_result_is_lost_over_bad_source_tags(tmp_path, write_series, change, 
     assert len(labelled_points(tmp_path / "seg.dcm", 2)) == (mask == 2).sum()
     quoted = "".join(str(warning.message) for warning in recwarn)
     assert not [raw for _, raw in BAD_VALUES.values() if repr(raw.decode().strip()) in quoted]
+
+
+def same_instance(index, ds):
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+
+
+def no_instance(index, ds):
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = ""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(same_instance, "slices share a SOPInstanceUID"), (no_instance, "an image has no SOPInstanceUID")],
+)
+def test_sources_that_cannot_be_referred_to_are_refused_with_a_way_out(tmp_path, write_series, change, said):
+    series = write_series()
+    for index, path in enumerate(series.files):
+        ds = dcmread(path)
+        change(index, ds)
+        ds.save_as(path, enforce_file_format=False)
+    study = read(series.folder)
+    with pytest.raises(OutputError, match=f"^{series.uid}: {said}.* convert it to NIfTI"):
+        write_dicom_seg(asymmetric_mask(study), study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
+
+
+def test_identities_that_only_the_meta_information_has_are_referred_to(tmp_path, write_series):
+    series = write_series()
+    uids = set()
+    for path in series.files:
+        ds = dcmread(path)
+        uids.add(ds.SOPInstanceUID)
+        ds.SOPInstanceUID = ""
+        del ds.SOPClassUID
+        ds.save_as(path, enforce_file_format=False)
+        assert instance_uid(path) in uids
+    study = read(series.folder)
+    write_dicom_seg(asymmetric_mask(study), study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
+    assert read_mask(tmp_path / "seg.dcm", [1, 2], planar=False).references == uids
 
 
 def test_an_unusual_name_is_kept_and_quoted_nowhere(tmp_path, write_series, recwarn, caplog):

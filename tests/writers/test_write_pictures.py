@@ -107,6 +107,21 @@ def test_a_flat_image_has_a_preview(tmp_path):
     write_preview(study, np.zeros((9, 9, 9), np.uint8), tmp_path / "preview.png", ONE)
 
 
+@pytest.mark.parametrize("planar", [True, False])
+def test_pixels_with_text_burnt_in_are_not_shown(tmp_path, planar):
+    def preview(image, *, burnt_in):
+        study = Study("case", image, None if planar else np.eye(4), Source("array"), burnt_in=burnt_in)
+        mask = np.zeros(image.shape[1:], np.uint8)
+        mask[2:5, 2:5] = 1
+        write_preview(study, mask, tmp_path / "preview.png", ONE)
+        return (tmp_path / "preview.png").read_bytes()
+
+    one, other = np.random.default_rng(0).random((2, 1, 9, 9, 1), np.float32)
+    assert preview(one, burnt_in=True) == preview(other, burnt_in=True)
+    assert preview(one, burnt_in=False) != preview(other, burnt_in=False)
+    assert len(coloured(tmp_path / "preview.png", RED)) > 0
+
+
 def test_the_case_name_stays_out_of_the_file(tmp_path):
     study = Study("Unmistakable^Name", np.zeros((1, 9, 9, 9), np.float32), np.eye(4), Source("array"))
     write_preview(study, np.zeros((9, 9, 9), np.uint8), tmp_path / "preview.png", ONE)

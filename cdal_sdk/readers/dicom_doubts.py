@@ -1,0 +1,35 @@
+"""What the headers of a series as a whole say about slices that are missing where no gap shows: at its ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from cdal_sdk.readers.dicom_split import Placed, instance_number
+
+__all__ = ["doubts_of"]
+
+
+def doubts_of(slices: Sequence[Placed]) -> tuple[str, ...]:
+    """Reasons to doubt that a series is complete; many that are have them, so that they refuse nothing."""
+    return (*_numbering(slices), *_announced(slices))
+
+
+def _numbering(slices: Sequence[Placed]) -> list[str]:
+    known = [instance_number(piece) for piece in slices]
+    numbers = {number for number in known if number is not None}
+    if None in known or not numbers:
+        return []
+    first, last = min(numbers), max(numbers)
+    if first in (0, 1) and last - first + 1 == len(numbers):
+        return []
+    return [f"slices may be missing: {len(numbers)} are numbered from {first} to {last}"]
+
+
+def _announced(slices: Sequence[Placed]) -> list[str]:
+    """The images of an acquisition, which some scanners count for the series."""
+    present = Counter(piece.marks.get("AcquisitionNumber") for piece in slices)
+    counts = {len(slices), *present.values()}
+    announced = {piece.marks["ImagesInAcquisition"] for piece in slices if "ImagesInAcquisition" in piece.marks}
+    wrong = sorted(int(number) for number in announced if number.isdecimal() and int(number) not in counts)
+    return [f"slices may be missing: {number} are announced, {len(slices)} are here" for number in wrong]

@@ -1,0 +1,115 @@
+"""The frames of an enhanced multi-frame file: their places, and what tells volumes apart."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
+
+from cdal_sdk.errors import ReadError
+from cdal_sdk.readers.dicom_file import open_dicom
+from cdal_sdk.readers.dicom_geometry import stack_slices
+from cdal_sdk.readers.dicom_split import Placed, divide
+
+__all__ = ["functional_group", "irregularity", "volumes_of", "with_frames"]
+
+_SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
+
+# What tells volumes apart, and where a functional group has it.
+_MARKS = (
+    ("FrameOfReferenceUID", "FrameContentSequence", "StackID"),
+    ("EchoTime", "MREchoSequence", "EffectiveEchoTime"),
+    ("ImageType", "MRImageFrameTypeSequence", "FrameType"),
+    ("ImageType", "CTImageFrameTypeSequence", "FrameType"),
+    ("TemporalPositionIdentifier", "FrameContentSequence", "TemporalPositionIndex"),
+    ("DiffusionBValue", "MRDiffusionSequence", "DiffusionBValue"),
+    ("AcquisitionNumber", "FrameContentSequence", "FrameAcquisitionNumber"),
+)
+
+
+def functional_group(frame: Dataset, shared: Dataset, keyword: str) -> Dataset:
+    """A functional group of a frame, which it may have in common with all others.
+
+    Raises:
+        LookupError: it has none.
+    """
+    item: Dataset = (frame[keyword] if keyword in frame else shared[keyword]).value[0]
+    return item
+
+
+def volumes_of(path: Path) -> tuple[tuple[int, ...], ...]:
+    """The frames of each volume, from 0, where a file holds several; what is wrong with it is told when it is read."""
+    try:
+        header = open_dicom(path, tags=[_SHARED, _PER_FRAME])
+        volumes = _divided(header, path)
+    except Exception:  # noqa: BLE001 - broken groups fail anywhere
+        return ()
+    return tuple(tuple(_number(piece) for piece in volume) for volume in volumes) if len(volumes) > 1 else ()
+
+
+def with_frames(dataset: Dataset, frames: Sequence[int]) -> Dataset:
+    """The data set reduced to some of its frames, counted from 0; changed in place."""
+    if "PixelData" in dataset:
+        if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+            stored = list(generate_frames(dataset.PixelData, number_of_frames=int(dataset.NumberOfFrames)))
+            dataset.PixelData = encapsulate([stored[number] for number in frames])
+        else:
+            length = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * dataset.BitsAllocated // 8
+            pixels = dataset.PixelData
+            dataset.PixelData = b"".join(pixels[number * length : (number + 1) * length] for number in frames)
+    dataset[_PER_FRAME].value = [dataset[_PER_FRAME].value[number] for number in frames]
+    dataset.NumberOfFrames = len(frames)
+    return dataset
+
+
+def irregularity(header: Dataset, path: Path) -> ReadError:
+    """Why the frames of a file do not form one volume, in the words that single images get.
+
+    Args:
+        header: of the file.
+        path: that errors name.
+    """
+    try:
+        shared, frames = header[_SHARED].value[0], header[_PER_FRAME].value
+        positions = np.array([_placed(frame, shared, 0, path).position for frame in frames], np.float64)
+        spacing = functional_group(frames[0], shared, "PixelMeasuresSequence").PixelSpacing
+        stack_slices(positions, _orientation(frames[0], shared), spacing, 1.0, path)
+    except ReadError as error:
+        return error
+    except Exception:  # noqa: BLE001, S110 - broken groups fail anywhere, and what can be said of them follows
+        pass
+    what = "the frames of this multi-frame image do not form one evenly spaced volume"
+    return ReadError(what, where=path, remedy="export one acquisition, with a single image at each position")
+
+
+def _divided(header: Dataset, path: Path) -> list[list[Placed]]:
+    """The frames as single images would be divided: by orientation and spacing, then as `divide` does."""
+    shared = header[_SHARED].value[0]
+    stacks: dict[tuple[float, ...], list[Placed]] = defaultdict(list)
+    for number, frame in enumerate(header[_PER_FRAME].value):
+        spacing = functional_group(frame, shared, "PixelMeasuresSequence").PixelSpacing
+        alike = (*_orientation(frame, shared), *(round(float(value), 3) for value in spacing))
+        stacks[alike].append(_placed(frame, shared, number, path))
+    return [volume for stack in stacks.values() for volume in divide(stack)]
+
+
+def _number(piece: Placed) -> int:
+    return int(piece.marks["InstanceNumber"])
+
+
+def _placed(frame: Dataset, shared: Dataset, number: int, path: Path) -> Placed:
+    position = functional_group(frame, shared, "PlanePositionSequence").ImagePositionPatient
+    marks = {"InstanceNumber": str(number), "SOPInstanceUID": str(number)}  # so that no two frames count as copies
+    for mark, keyword, attribute in _MARKS:
+        if (keyword in frame or keyword in shared) and attribute in (group := functional_group(frame, shared, keyword)):
+            marks[mark] = str(group[attribute].value)
+    return Placed(path, tuple(float(value) for value in position), marks)
+
+
+def _orientation(frame: Dataset, shared: Dataset) -> tuple[float, ...]:
+    cosines = functional_group(frame, shared, "PlaneOrientationSequence").ImageOrientationPatient
+    return tuple(round(float(value), 3) for value in cosines)
