@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +19,19 @@ if TYPE_CHECKING:
 __all__ = ["segment"]
 
 
+def _path(text: str) -> Path:
+    """A path; an empty text, as of a variable that is not set, would be the current folder."""
+    if not text:
+        raise typer.BadParameter("it is empty; name a file or folder, '.' for this one")
+    return Path(text)
+
+
 def segment(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="INPUT...", help="DICOM, NIfTI, PNG, JPEG or TIFF files, or folders with them."),
+        typer.Argument(
+            metavar="INPUT...", parser=_path, help="DICOM, NIfTI, PNG, JPEG or TIFF files, or folders with them."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks, previews and report.json.")],
     model: Annotated[str, typer.Option(help="Bundled model, model folder or checkpoint.")] = "hippocampus",
@@ -31,7 +41,7 @@ def segment(
     seed: Annotated[int | None, typer.Option(help="Seed of all noise; the same seed gives the same mask.")] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="Further outputs: nifti, dicom-seg, png or probability; repeatable."),
+        typer.Option("--format", help="Further outputs: nifti, probability; png of pictures, dicom-seg of DICOM."),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="2-D images that the engine takes at once; by default what suits the device.")
@@ -47,12 +57,14 @@ def segment(
     """Segment images and write masks, previews and a report.
 
     Exit code 0: every case is done or was skipped as unchanged. 1: some failed, the others are written. 2: wrong
-    usage, or nothing to segment.
+    usage, or nothing to segment. 130 and 143: stopped by Ctrl-C or SIGTERM, with a report of what was done.
     """
     from cdal_sdk.readers import IsolatedReader, discover
-    from cdal_sdk.segmenter import Segmenter, check_formats, segment_cases
+    from cdal_sdk.segmenter import Segmenter, check_formats, check_read_timeout, segment_cases
 
     wanted = check_formats(formats or [])
+    check_read_timeout(read_timeout)
+    signal.signal(signal.SIGTERM, _stop)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     with _status(console, "looking for images"), closing(IsolatedReader(read_timeout)) as reader:
         cases = discover(inputs, exclude=out, volume=volume, reader=reader)
@@ -75,6 +87,12 @@ def segment(
     else:
         _summarise(report, out)
     raise typer.Exit(1 if any(case.status == "failed" for case in report.cases) else 0)
+
+
+def _stop(number: int, _: object) -> None:
+    """End a run as Ctrl-C does, with its report written, when a service manager stops it; a second stop is ignored."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 @contextmanager

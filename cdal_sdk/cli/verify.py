@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -20,18 +21,24 @@ def verify(
     ] = None,
     model: Annotated[str | None, typer.Option(help="The run's model, to compare the labels with.")] = None,
     volume: Annotated[int | None, typer.Option(help="The run's --volume.")] = None,
+    read_timeout: Annotated[float, typer.Option(help="Seconds that one source may take to be read.")] = 600.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Read again what a run wrote, and compare: hashes, geometry, label values, sizes and, if given, the sources.
+    """Read again what a run wrote, and compare: report, hashes, geometry, label values, sizes and the sources.
 
-    Exit code 0: all holds. 1: something does not. 2: wrong usage, or no finished case in the folder.
+    Sources are known by their bytes, so that they may have been moved. Exit code 0: all holds. 1: something does not.
+    2: wrong usage, or no finished case in the folder.
     """
     from cdal_sdk.bundle import read_manifest
-    from cdal_sdk.readers import discover
+    from cdal_sdk.readers import IsolatedReader, discover
+    from cdal_sdk.segmenter import check_read_timeout
     from cdal_sdk.segmenter.verify import verify as check
 
+    check_read_timeout(read_timeout)
     manifest = None if model is None else read_manifest(model)
-    found = check(out, discover(sources, exclude=out, volume=volume) if sources else (), manifest)
+    with closing(IsolatedReader(read_timeout)) as reader:
+        given = discover(sources, exclude=out, volume=volume, reader=reader) if sources else ()
+        found = check(out, given, manifest, reader.read)
     if as_json:
         sys.stdout.write(json.dumps(found.to_data(), indent=2, ensure_ascii=False) + "\n")
     else:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cdal_sdk
 from cdal_sdk.atomic import scratch
@@ -24,7 +26,17 @@ from cdal_sdk.readers.limits import LIMITS
 from cdal_sdk.segmenter.ledger import Claim, Ledger
 from cdal_sdk.segmenter.page import write_page
 from cdal_sdk.segmenter.predictor import Inferred, Segmenter
-from cdal_sdk.segmenter.report import CaseReport, Measured, Report, failed_case, segmented_case, sha256, skipped_case
+from cdal_sdk.segmenter.report import (
+    CaseReport,
+    Measured,
+    Origin,
+    Report,
+    digests_of,
+    failed_case,
+    intact,
+    segmented_case,
+    skipped_case,
+)
 from cdal_sdk.segmenter.result import (
     Format,
     as_cdal_error,
@@ -36,6 +48,8 @@ from cdal_sdk.segmenter.result import (
 )
 
 __all__ = ["segment_cases"]
+
+_log = logging.getLogger(__name__)
 
 _WRITES_AHEAD = 2  # results that may wait for the disk; more would only hold memory
 _RECORD_EVERY_SECONDS = 2.0
@@ -55,8 +69,9 @@ def segment_cases(
     """Segment cases and write results, previews, `report.json` and `report.html` to a folder.
 
     A case whose input, model and settings are those of an earlier run in the folder is skipped. Reading, engine and
-    writing overlap. The report is valid at any moment, also after an interruption. Several processes may work into
-    one folder: each case is done by one of them, and the report is that of the process which ends last.
+    writing overlap. The report is valid at any moment, also after an interruption. Several processes with the same
+    settings may work into one folder: each case is done by one of them, and the report is that of the process which
+    ends last.
 
     Args:
         segmenter: the model.
@@ -70,7 +85,8 @@ def segment_cases(
         The report, as written.
 
     Raises:
-        UsageError: if the folder cannot be made, or a result would replace an input.
+        UsageError: if the folder cannot be made, a result would replace an input, or a run with other settings is at
+            work in the folder.
         OutputError: if nothing can be written to it.
     """
     _refuse_to_replace_inputs(cases, out)
@@ -84,21 +100,28 @@ def segment_cases(
     manifest = segmenter.manifest
     coverage = manifest.confidence.coverage if segmenter.votes == manifest.votes else None  # calibrated for as many
     report = Report(manifest.name, segmenter.engine.name, segmenter.seed, segmenter.votes, coverage)
-    run = _Run(segmenter, out, tuple(formats), overwrite=overwrite)
+    run = _Run(segmenter, out, tuple(formats), report.settings, overwrite=overwrite)
     pace = _Pace()
-    report.write(out)
-    try:
-        with closing(run.entries(cases)) as entries:
-            for entry in entries:
-                insort(report.cases, entry, key=lambda case: order[case.case])
-                on_case(entry)
-                if pace.due():
-                    with pace:
-                        report.write(out)
-    finally:
-        report.count_seconds(time.monotonic() - began)
+
+    def add(entry: CaseReport) -> None:
+        insort(report.cases, entry, key=lambda case: order[case.case])
+
+    with run.at_work(cases):
         report.write(out)
-        write_page(report, out)
+        try:
+            with closing(run.entries(cases)) as entries:
+                for entry in entries:
+                    add(entry)
+                    on_case(entry)
+                    if pace.due():
+                        with pace:
+                            report.write(out)
+        finally:
+            for entry in run.untold():  # after an interruption
+                add(entry)
+            report.count_seconds(time.monotonic() - began)
+            report.write(out)
+            write_page(report, out)
     return report
 
 
@@ -135,20 +158,41 @@ class _Job:
 
     files: CaseFiles
     claim: Claim
-    digests: tuple[str, ...]
-    fingerprint: str
+    origin: Origin
 
 
 class _Run:
     """One run over cases."""
 
-    def __init__(self, segmenter: Segmenter, out: Path, formats: tuple[Format, ...], *, overwrite: bool) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        out: Path,
+        formats: tuple[Format, ...],
+        told: dict[str, Any],
+        *,
+        overwrite: bool,
+    ) -> None:
         self._segmenter = segmenter
         self._out = out
         self._formats = formats
+        self._told = told  # of the settings, in the entry of each case
         self._overwrite = overwrite
-        self._settings = _settings(segmenter, formats)
+        self._settings = _settings(segmenter, formats, told)
         self._ledger = Ledger(out)
+        self._unsuited: set[Format] = set()
+        self._done: deque[CaseReport] = deque()  # without the engine: skipped, or impossible from the start
+        self._pending: deque[Future[CaseReport]] = deque()
+
+    @contextmanager
+    def at_work(self, cases: Sequence[CaseFiles]) -> Iterator[None]:
+        """Keep runs with other settings out of the folder, since each would undo what the other does."""
+        volumes = {files.volume for files in cases}
+        claim = self._ledger.enter(f"{self._settings} volumes {volumes}")
+        try:
+            yield
+        finally:
+            claim.release()
 
     def entries(self, cases: Sequence[CaseFiles]) -> Generator[CaseReport]:
         """One entry a case, in the order in which they are done.
@@ -163,10 +207,14 @@ class _Run:
                 time.sleep(_POLL_SECONDS)
             waiting = deferred
 
+    def untold(self) -> list[CaseReport]:
+        """Entries of cases that are done, but were not told when the run was interrupted."""
+        return [*self._done, *(future.result() for future in self._pending if future.done())]
+
     def _round(self, cases: Sequence[CaseFiles], deferred: list[CaseFiles]) -> Generator[CaseReport]:
         parts = self._segmenter.manifest.plan.by_parts
         large: deque[_Job] = deque()  # pictures that are segmented part by part, when the others are done
-        done: deque[CaseReport] = deque()  # without the engine: skipped, or impossible from the start
+        done, pending = self._done, self._pending
         running: deque[_Job] = deque()
 
         def claimed() -> Iterator[CaseFiles]:
@@ -184,7 +232,6 @@ class _Run:
                     yield files
 
         with ThreadPoolExecutor(1, "cdal-write") as writer:
-            pending: deque[Future[CaseReport]] = deque()
             try:
                 for inferred in self._segmenter.infer_cases(claimed(), LIMITS.whole_pixels if parts else None):
                     if parts and isinstance(inferred.error, LargePictureError):
@@ -194,30 +241,39 @@ class _Run:
                     while done:
                         yield done.popleft()
                     while pending and (len(pending) > _WRITES_AHEAD or pending[0].done()):
-                        yield pending.popleft().result()
+                        yield self._written()
                 while pending:
-                    yield pending.popleft().result()
-                yield from done
+                    yield self._written()
+                while done:
+                    yield done.popleft()
                 while large:
                     yield self._finish_large(large.popleft())
             finally:
                 for job in (*running, *large):
                     job.claim.release()
 
+    def _written(self) -> CaseReport:
+        entry = self._pending[0].result()  # an interruption while it waits must not lose it
+        self._pending.popleft()
+        return entry
+
     def _begin(self, files: CaseFiles, claim: Claim) -> _Job | CaseReport:
         """What is to be done for a case, or its entry where there is nothing to do."""
-        digests = _digests(files)
-        told = [self._settings, f"volume {files.volume}", *sorted(digests)]
+        try:
+            digests = digests_of(files)
+        except OSError:  # reading will fail too, and say why
+            digests = []
+        told = [self._settings, f"volume {files.volume}", f"frames {files.frames}", *digests, *files.doubts]
         fingerprint = hashlib.sha256("\n".join(told).encode()).hexdigest()
         known = None if self._overwrite else self._ledger.read(files.case)
-        if known and known.fingerprint == fingerprint and all((self._out / name).is_file() for name in known.outputs):
+        if known and known.fingerprint == fingerprint and intact(known, self._out):
             return skipped_case(known)
         try:
             self._ledger.forget(files.case)
             remove_outputs(files.case, self._out)
         except OutputError as error:
             return failed_case(files, error)
-        return _Job(files, claim, digests, fingerprint)
+        return _Job(files, claim, Origin(fingerprint, digests, self._told))
 
     def _finish(self, job: _Job, inferred: Inferred) -> CaseReport:
         """Bring a case home, write it and remember it."""
@@ -227,6 +283,7 @@ class _Run:
                 found = Measured.of(result)
             with timed(result.timing, "write"):
                 outputs = result.save(self._out, self._formats)
+            self._warn(result.unsuited(self._formats))
             entry = self._enter(job, found, outputs)
         except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
             return failed_case(job.files, as_cdal_error(error, job.files.case))
@@ -236,9 +293,16 @@ class _Run:
 
     def _enter(self, job: _Job, found: Measured, outputs: Sequence[Path]) -> CaseReport:
         """The entry of a case that is written, in the ledger, too."""
-        entry = segmented_case(job.files, found, outputs, self._out, job.fingerprint, job.digests)
+        entry = segmented_case(job.files, found, outputs, self._out, job.origin)
         self._ledger.write(entry)
         return entry
+
+    def _warn(self, unsuited: Sequence[Format]) -> None:
+        """Say once a run that a format does not apply."""
+        for chosen in unsuited:
+            if chosen not in self._unsuited:
+                self._unsuited.add(chosen)
+                _log.warning("--format %s is passed over for inputs that it cannot hold", chosen)
 
     def _finish_large(self, job: _Job) -> CaseReport:
         """Segment and write a picture part by part, and remember it."""
@@ -253,6 +317,7 @@ class _Run:
                 with timed(result.timing, "write"):
                     write_mask_tiff(rows, mask, labels)
                     write_preview(result.small.study, result.small.mask, preview, labels, result.small.spread)
+            self._warn(self._formats)
             entry = self._enter(job, Measured.of_large(result, labels), (mask, preview))
         except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
             with suppress(OutputError):
@@ -263,29 +328,16 @@ class _Run:
         return entry
 
 
-def _settings(segmenter: Segmenter, formats: Sequence[Format]) -> str:
+def _settings(segmenter: Segmenter, formats: Sequence[Format], told: dict[str, Any]) -> str:
     """Everything but the input that a case's outputs depend on."""
     return json.dumps(
         {
             "software": [cdal_sdk.__version__, GRAPH_VERSION],
             "manifest": manifest_to_json(replace(segmenter.manifest, files={})),
             "weights": segmenter.weights_sha256,
-            "engine": segmenter.engine.name,
+            "told": told,
             "device": segmenter.engine.device,
-            "votes": segmenter.votes,
-            "seed": segmenter.seed,
             "force": segmenter.force,
             "formats": sorted(set(formats)),
         }
     )
-
-
-def _digests(files: CaseFiles) -> tuple[str, ...]:
-    """SHA-256 of each of a case's files."""
-    digests = []
-    for path in files.paths:
-        try:
-            digests.append(sha256(path))
-        except OSError:  # reading will fail too, and say why
-            digests.append("unreadable")
-    return tuple(digests)

@@ -32,7 +32,7 @@ from cdal_sdk.errors import CdalError, EngineError, ReadError, UsageError
 from cdal_sdk.gate import Gate, synthetic_images
 from cdal_sdk.masks import decide, measure, probabilities
 from cdal_sdk.readers import CaseFiles, IsolatedReader, discover, read_study
-from cdal_sdk.segmenter.result import Result, Timing, as_cdal_error, timed
+from cdal_sdk.segmenter.result import Result, Timing, as_cdal_error, check_read_timeout, timed
 from cdal_sdk.slicing import Prepared, check_domain, match_channels, prepare
 from cdal_sdk.study import Segmentation, Source, Study
 
@@ -109,6 +109,7 @@ class Segmenter:
         for name, value, least in (("votes", votes, 1), ("seed", seed, 0), ("batch size", batch_size, 1)):
             if value is not None and value < least:
                 raise UsageError(f"{name} is {value}", remedy=f"give at least {least}")
+        check_read_timeout(read_timeout)
         engine_name = check_engine_name(engine)
         loaded = load_model(model)
         self.manifest = manifest = loaded.manifest

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from cdal_sdk.atomic import atomic
 from cdal_sdk.confidence import review_reasons
@@ -20,17 +22,22 @@ if TYPE_CHECKING:
     from cdal_sdk.segmenter.large import LargeResult
 
 __all__ = [
+    "REPORT_FILE",
     "CaseReport",
     "Measured",
+    "Origin",
     "Report",
+    "digests_of",
     "failed_case",
     "geometry_of",
+    "intact",
     "segmented_case",
     "sha256",
     "skipped_case",
+    "told",
 ]
 
-_REPORT_FILE = "report.json"
+REPORT_FILE = "report.json"
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class CaseReport:
         geometry: grid and affine of the source (voxel to RAS mm), or the pixel spacing of a picture.
         source_sha256: of the source's files, sorted.
         output_sha256: by output.
+        settings: model, engine, seed, votes and coverage of the run that made it, see `Report.settings`.
     """
 
     case: str
@@ -66,6 +74,7 @@ class CaseReport:
     geometry: dict[str, Any] = field(default_factory=dict)
     source_sha256: list[str] = field(default_factory=list)
     output_sha256: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,14 +112,45 @@ class Report:
         spent = self.seconds.get("restore", 0.0) + self.seconds.get("write", 0.0)
         return spent / self.seconds["wall"] if self.seconds.get("wall") else 0.0
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it says of all its cases; the entry of each says the same."""
+        names = ("model", "engine", "seed", "votes", "interval_coverage")
+        return {name: getattr(self, name) for name in names}
+
     def to_json(self) -> str:
         """Readable JSON."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     def write(self, out: Path) -> None:
         """Write `report.json` in one step."""
-        with atomic(out / _REPORT_FILE) as path:
+        with atomic(out / REPORT_FILE) as path:
             path.write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def read(cls, out: Path) -> Report:
+        """The `report.json` of a folder.
+
+        Raises:
+            OSError: it is not there or cannot be read.
+            msgspec.MsgspecError: it is damaged.
+        """
+        return msgspec.json.decode((out / REPORT_FILE).read_bytes(), type=cls)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a case was made from.
+
+    Attributes:
+        fingerprint: of input, model and settings.
+        digests: SHA-256 of the source's files, sorted.
+        settings: see `Report.settings`.
+    """
+
+    fingerprint: str
+    digests: list[str]
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -148,9 +188,7 @@ class Measured:
         return cls(labels, result.volumes, result.mean_spread, result.timing, result.review, place)
 
 
-def segmented_case(
-    files: CaseFiles, found: Measured, outputs: Sequence[Path], out: Path, fingerprint: str, digests: Sequence[str]
-) -> CaseReport:
+def segmented_case(files: CaseFiles, found: Measured, outputs: Sequence[Path], out: Path, origin: Origin) -> CaseReport:
     """The entry of a case that was segmented and written.
 
     Args:
@@ -158,8 +196,7 @@ def segmented_case(
         found: what came out.
         outputs: the files written.
         out: the folder that they are in.
-        fingerprint: of input, model and settings.
-        digests: SHA-256 of the source's files.
+        origin: what it was made from.
     """
     values = {label.name: label.value for label in found.labels}
     names = [path.relative_to(out).as_posix() for path in outputs]
@@ -172,11 +209,12 @@ def segmented_case(
         labels={name: {"value": values[name], **_size(size)} for name, size in found.volumes.items()},
         mean_spread=round(found.mean_spread, 6),
         timing_ms={stage: round(value, 1) for stage, value in asdict(found.timing).items()},
-        fingerprint=fingerprint,
+        fingerprint=origin.fingerprint,
         review=found.review,
         geometry=found.geometry,
-        source_sha256=sorted(digests),
+        source_sha256=origin.digests,
         output_sha256={name: sha256(path) for name, path in zip(names, outputs, strict=True)},
+        settings=origin.settings,
     )
 
 
@@ -194,15 +232,36 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digests_of(files: CaseFiles) -> list[str]:
+    """SHA-256 of each of a case's files, sorted; none of what is known to be unreadable, such as a pipe that blocks.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    return [] if files.error is not None else sorted(sha256(path) for path in files.paths)
+
+
+def intact(entry: CaseReport, out: Path) -> bool:
+    """Whether each output of a case is there, and has the bytes that were recorded."""
+    try:
+        return all((out / name).is_file() and sha256(out / name) == entry.output_sha256[name] for name in entry.outputs)
+    except (OSError, KeyError):
+        return False
+
+
 def skipped_case(earlier: CaseReport) -> CaseReport:
     """The entry of a case that an earlier run did under the same conditions."""
-    return CaseReport(**{**asdict(earlier), "status": "skipped", "timing_ms": {}})
+    return replace(earlier, status="skipped", timing_ms={})
 
 
 def failed_case(files: CaseFiles, error: CdalError) -> CaseReport:
     """The entry of a case that could not be done."""
-    name = files.case if len(files.paths) > 1 else None
-    return CaseReport(files.case, "failed", error.brief(name), _source(files))
+    return CaseReport(files.case, "failed", told(files, error), _source(files))
+
+
+def told(files: CaseFiles, error: CdalError) -> str:
+    """An error of a case, for people; it names no DICOM file, since those are often named after patients."""
+    return error.brief(files.case if files.kind == "dicom" else None)
 
 
 def _source(files: CaseFiles) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ __all__ = [
     "Timing",
     "as_cdal_error",
     "check_formats",
+    "check_read_timeout",
     "large_paths",
     "output_paths",
     "remove_leftovers",
@@ -55,6 +57,12 @@ def check_formats(names: Sequence[str]) -> tuple[Format, ...]:
         if name not in get_args(Format):
             raise UsageError(f"there is no format '{name}'", remedy=f"choose from: {', '.join(get_args(Format))}")
     return tuple(names)  # type: ignore[arg-type]
+
+
+def check_read_timeout(seconds: float) -> None:
+    """Raises UsageError for what is no time to wait, such as NaN."""
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise UsageError(f"the read timeout is {seconds:g} seconds", remedy="give a number above 0, such as 600")
 
 
 def as_cdal_error(error: Exception, case: str) -> CdalError:
@@ -141,6 +149,10 @@ class Result:
     def volumes(self) -> dict[str, LabelSize]:
         """Size of each label by name."""
         return self.done.volumes
+
+    def unsuited(self, formats: Sequence[Format]) -> list[Format]:
+        """Those of the formats that cannot hold this case, such as DICOM for a PNG."""
+        return [chosen for chosen in formats if not _applies(chosen, self.done.study)]
 
     def save(self, out: str | Path, formats: Sequence[Format] = ()) -> list[Path]:
         """Write the mask in the format of its source, any further formats, and a preview.

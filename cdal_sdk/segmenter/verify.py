@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,26 +10,19 @@ from typing import Any
 import numpy as np
 
 from cdal_sdk.bundle import Manifest
-from cdal_sdk.errors import CdalError, UsageError
+from cdal_sdk.errors import CdalError
 from cdal_sdk.readers import CaseFiles, read_study
 from cdal_sdk.readers.mask import WrittenMask, read_mask
-from cdal_sdk.segmenter.ledger import Ledger
-from cdal_sdk.segmenter.report import CaseReport, geometry_of, sha256
+from cdal_sdk.segmenter.records import Problem, read_records
+from cdal_sdk.segmenter.report import CaseReport, digests_of, geometry_of, sha256, told
 from cdal_sdk.segmenter.result import large_paths, output_paths
+from cdal_sdk.study import Study
 
 __all__ = ["Problem", "Verification", "verify"]
 
 _MASKS = (".nii.gz", ".dcm", ".png", ".tif")
 _ROUNDING_ML = 0.51e-4  # of the volumes in a report
 _TOLERANCE_MM = 0.1  # between the places of a corner, for the decimal strings of DICOM
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that does not hold."""
-
-    case: str
-    what: str
 
 
 @dataclass(frozen=True)
@@ -53,18 +46,25 @@ class Verification:
         return asdict(self)
 
 
-def verify(out: Path, sources: Sequence[CaseFiles] = (), manifest: Manifest | None = None) -> Verification:
+def verify(
+    out: Path,
+    sources: Sequence[CaseFiles] = (),
+    manifest: Manifest | None = None,
+    read: Callable[[CaseFiles], Study] = read_study,
+) -> Verification:
     """Read again what runs wrote to a folder, and compare.
 
-    Of each finished case: every file is there and has the bytes that were recorded; each mask can be read, lies on
-    the grid and in the place of its source, holds only numbers of its labels, and as many voxels as the sizes in the
-    report say; a DICOM segmentation refers to its source. No mask lies in the folder that no finished case accounts
-    for. With sources, their bytes and geometry are compared, too; with a manifest, the labels.
+    The report says the same as the ledger. Of each finished case: every file is there and has the bytes that were
+    recorded; each mask can be read, lies on the grid and in the place of its source, holds only numbers of its labels,
+    and as many voxels as the sizes in the report say; a DICOM segmentation refers to its source. No mask lies in the
+    folder that no finished case accounts for. With sources, their bytes and geometry are compared, too; with a
+    manifest, the labels.
 
     Args:
         out: an output folder.
-        sources: from `discover`, to compare with; cases in the folder without a source are told.
+        sources: from `discover`, to compare with, wherever they lie now; cases in the folder without a source are told.
         manifest: of the model that is said to have made the masks.
+        read: reads the sources, such as `IsolatedReader.read`; by default they are read in this process.
 
     Returns:
         The problems found.
@@ -72,36 +72,89 @@ def verify(out: Path, sources: Sequence[CaseFiles] = (), manifest: Manifest | No
     Raises:
         UsageError: the folder holds no finished case.
     """
-    entries = Ledger(out).read_all()
-    if not entries:
-        raise UsageError("no case was finished in this folder", where=out, remedy="give the --out of a run")
-    given = {files.case: files for files in sources}
-    problems: list[Problem] = []
+    entries, problems = read_records(out)
+    given = _Sources(sources)
     for entry in entries:
-        problems += [Problem(entry.case, what) for what in _check_outputs(entry, out)]
+        problems += _found(entry, _check_outputs(entry, out))
         if manifest is not None:
-            problems += [Problem(entry.case, what) for what in _check_labels(entry, manifest)]
+            problems += _found(entry, _check_labels(entry, manifest))
         if sources:
-            problems += [Problem(entry.case, what) for what in _check_source(entry, given.get(entry.case), out)]
+            problems += _found(entry, _check_source(entry, given.of(entry), out, read))
     problems += [Problem(name, "no finished case accounts for this file") for name in _unaccounted(entries, out)]
     files = sum(len(entry.outputs) for entry in entries)
-    return Verification(len(entries), files, sum(entry.case in given for entry in entries), problems)
+    return Verification(len(entries), files, sum(given.of(entry) is not None for entry in entries), problems)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A source with the SHA-256 of its files, or why it cannot be read."""
+
+    files: CaseFiles
+    digests: list[str]
+    problem: str | None = None
+
+    @classmethod
+    def of(cls, files: CaseFiles) -> _Source:
+        if files.error is not None:
+            return cls(files, [], told(files, files.error))
+        try:
+            return cls(files, digests_of(files))
+        except OSError as error:
+            return cls(files, [], error.strerror or type(error).__name__)
+
+
+class _Sources:
+    """Sources by what they hold, since a folder may be moved and a file renamed, and else by name."""
+
+    def __init__(self, given: Sequence[CaseFiles]) -> None:
+        found = [_Source.of(files) for files in given]
+        self._by_name = {source.files.case: source for source in found}
+        self._by_content = {tuple(source.digests): source for source in found if source.digests}
+
+    def of(self, entry: CaseReport) -> _Source | None:
+        named = self._by_name.get(entry.case)
+        if named is not None and named.digests == entry.source_sha256:  # several cases may share their files
+            return named
+        return self._by_content.get(tuple(entry.source_sha256), named)
+
+
+def _found(entry: CaseReport, checks: Iterable[str]) -> Iterator[Problem]:
+    """What checks of a case find; that they cannot be made ends neither the others nor those of other cases."""
+    try:
+        for what in checks:
+            yield Problem(entry.case, what)
+    except Exception as error:  # noqa: BLE001 - records and files may hold anything
+        yield Problem(entry.case, f"its record or its files cannot be checked ({type(error).__name__})")
 
 
 def _check_outputs(entry: CaseReport, out: Path) -> Iterator[str]:
     if set(entry.output_sha256) != set(entry.outputs):
         yield "its record has no hashes of its files"
+    if Path(entry.case).name != entry.case:
+        yield "its name leads out of the folder"
+        return
     expected = set(output_paths(entry.case, out))
     for name in entry.outputs:
         path = out / name
-        if path not in expected:  # a record that was tampered with leads out of the folder
+        if path not in expected:  # a record that was tampered with may lead out of the folder
             yield f"{name} is no output of this case"
-        elif not path.is_file():
+        else:
+            yield from _check_output(entry, name, path)
+
+
+def _check_output(entry: CaseReport, name: str, path: Path) -> Iterator[str]:
+    try:
+        if not path.is_file():
             yield f"{name} is missing"
-        elif sha256(path) != entry.output_sha256.get(name):
-            yield f"{name} has changed since it was written"
-        elif "/" not in name and name.endswith(_MASKS):
-            yield from _check_mask(entry, path)
+            return
+        unchanged = sha256(path) == entry.output_sha256.get(name)
+    except OSError as error:
+        yield f"{name} cannot be read ({error.strerror})"
+        return
+    if not unchanged:
+        yield f"{name} has changed since it was written"
+    elif "/" not in name and name.endswith(_MASKS):
+        yield from _check_mask(entry, path)
 
 
 def _check_mask(entry: CaseReport, path: Path) -> Iterator[str]:
@@ -152,25 +205,30 @@ def _check_labels(entry: CaseReport, manifest: Manifest) -> Iterator[str]:
         yield f"its labels are not those of the model '{manifest.name}'"
 
 
-def _check_source(entry: CaseReport, files: CaseFiles | None, out: Path) -> Iterator[str]:
-    if files is None:
+def _check_source(
+    entry: CaseReport, source: _Source | None, out: Path, read: Callable[[CaseFiles], Study]
+) -> Iterator[str]:
+    if source is None:
         yield "its source is not among the given inputs"
         return
+    if source.problem is not None:
+        yield f"its source cannot be read: {source.problem}"
+        return
+    if source.digests != entry.source_sha256:
+        yield "its source has changed since it was segmented"
+        return
+    if large_paths(entry.case, out)[0].name in entry.outputs:
+        return  # too large to be read for its size, which its bytes decide
     try:
-        if sorted(sha256(path) for path in files.paths) != entry.source_sha256:
-            yield "its source has changed since it was segmented"
-            return
-        if large_paths(entry.case, out)[0].name in entry.outputs:
-            return  # too large to be read for its size, which its bytes decide
-        geometry = geometry_of(read_study(files))
-    except (CdalError, OSError) as error:
-        yield f"its source cannot be read: {error.brief() if isinstance(error, CdalError) else error.strerror}"
+        geometry = geometry_of(read(source.files))
+    except CdalError as error:
+        yield f"its source cannot be read: {told(source.files, error)}"
         return
     if geometry != entry.geometry:
         yield "its record has another geometry than its source"
     segmentation = out / f"{entry.case}.dcm"
-    if files.kind == "dicom" and segmentation.name in entry.outputs and segmentation.is_file():
-        yield from _check_references(entry, segmentation, files)
+    if source.files.kind == "dicom" and segmentation.name in entry.outputs and segmentation.is_file():
+        yield from _check_references(entry, segmentation, source.files)
 
 
 def _check_references(entry: CaseReport, path: Path, files: CaseFiles) -> Iterator[str]:

@@ -68,9 +68,14 @@ def test_some_failed_is_1_and_the_others_are_written(cdal: Cdal, volume_model: P
     assert result.returncode == 1
     assert (tmp_path / "out/good.nii.gz").exists()
     statuses = {c["case"]: c["status"] for c in json.loads((tmp_path / "out/report.json").read_text())["cases"]}
-    assert statuses == {"good": "ok", "text": "failed", "missing": "failed"}
-    assert "text.dcm" in result.stderr
+    assert (statuses["good"], statuses["missing"], sorted(statuses.values())) == (
+        "ok",
+        "failed",
+        ["failed"] * 2 + ["ok"],
+    )
     assert "missing.nii.gz" in result.stderr
+    assert "this is no DICOM file" in result.stderr
+    assert "text" not in result.stderr, "DICOM files are often named after patients"
 
 
 @pytest.mark.parametrize(
@@ -82,6 +87,8 @@ def test_some_failed_is_1_and_the_others_are_written(cdal: Cdal, volume_model: P
         (["in", "--engine", "warp"], "there is no engine 'warp'"),
         (["in", "--votes", "0"], "votes is 0"),
         (["in", "--format", "gif"], "there is no format 'gif'"),
+        (["in", "--read-timeout", "-1"], "the read timeout is -1 seconds"),
+        (["in", "--read-timeout", "nan"], "the read timeout is nan seconds"),
     ],
 )
 def test_wrong_usage_is_2(
@@ -93,6 +100,15 @@ def test_wrong_usage_is_2(
     result = cdal("segment", *arguments, "--out", "out")
     assert result.returncode == 2
     assert message in one_sentence(result)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_input_is_not_the_current_folder(cdal: Cdal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_volume(tmp_path / "a.nii.gz")
+    result = cdal("segment", "", "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert "it is empty; name a file or folder" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -153,6 +169,16 @@ def test_verify_tells_what_has_changed(cdal: Cdal, volume_model: Path, tmp_path:
         "b.nii.gz: no finished case accounts for this file",
         "1 case(s), 2 file(s): 2 problem(s)",
     ]
+
+
+def test_verify_reads_sources_in_another_process(cdal: Cdal, volume_model: Path, tmp_path: Path) -> None:  # noqa: F811
+    write_volume(tmp_path / "in/a.nii.gz")
+    out = tmp_path / "out"
+    assert cdal("segment", tmp_path / "in", "--out", out, "--model", volume_model, "--engine", "torch").returncode == 0
+    result = cdal("verify", out, "--source", tmp_path / "in", "--read-timeout", 0.05)  # less than the process needs
+    assert result.returncode == 1
+    assert "a: its source cannot be read: a.nii.gz: reading it took longer than 0.05 seconds" in result.stdout
+    assert cdal("verify", out, "--read-timeout", 0).returncode == 2
 
 
 def test_verify_of_nothing_is_2(cdal: Cdal, tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from cdal_sdk import segment_cases
 from cdal_sdk.errors import UsageError
 from cdal_sdk.readers import discover
 from cdal_sdk.segmenter import Format
+from cdal_sdk.segmenter.verify import verify
 from cdal_sdk.slicing import Plan, Prepared
 from cdal_sdk.study import Study
 from tests.conftest import WriteSeries
@@ -114,6 +118,25 @@ def test_a_changed_input_or_lost_output_redoes_that_case(volume_model: Path, inp
     assert [case["status"] for case in run(volume_model, inputs, out).values()] == ["skipped", "ok"]
 
 
+def test_a_new_doubt_about_an_input_redoes_that_case(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    a, b = discover([inputs])
+    segmenter = AnySegmenter(volume_model, engine="torch")
+    segment_cases(segmenter, [a, b], tmp_path / "out")
+    again = segment_cases(segmenter, [replace(a, doubts=("a file beside it is damaged",)), b], tmp_path / "out")
+    assert [case.status for case in again.cases] == ["ok", "skipped"]
+    assert "a file beside it is damaged" in again.cases[0].review
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:40], lambda whole: bytes(len(whole))])
+def test_a_damaged_output_is_made_again(volume_model: Path, inputs: Path, tmp_path: Path, damage: Any) -> None:
+    mask = tmp_path / "out/a.nii.gz"
+    run(volume_model, inputs, mask.parent)
+    whole = mask.read_bytes()
+    mask.write_bytes(damage(whole))
+    assert [case["status"] for case in run(volume_model, inputs, mask.parent).values()] == ["ok", "skipped"]
+    assert mask.read_bytes() == whole
+
+
 def test_no_result_of_an_older_run_stays_beside_a_failure(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(volume_model, inputs, out, formats=("probability",))
@@ -141,6 +164,50 @@ def test_a_case_that_cannot_be_written_fails_alone(volume_model: Path, inputs: P
     assert not (out / "a.nii.gz").exists(), "half a case is no case"
 
 
+def test_a_ledger_that_cannot_be_changed_fails_one_case(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    (tmp_path / "out/.cdal-ledger/a.json").mkdir(parents=True)  # can be deleted by nobody as a file
+    cases = run(volume_model, inputs, tmp_path / "out")
+    assert [case["status"] for case in cases.values()] == ["failed", "ok"]
+    assert "its entry in the ledger cannot be deleted" in cases["a"]["error"]
+
+
+def test_names_too_long_for_the_file_system_fail_alone(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    good, long = discover([inputs])
+    given = [replace(long, case="x" * 300), good]
+    report = segment_cases(AnySegmenter(volume_model, engine="torch"), given, tmp_path / "out")
+    assert [case.status for case in report.cases] == ["failed", "ok"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes")
+def test_a_pipe_or_a_device_does_not_block(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.nii.gz")
+    (tmp_path / "endless.nii").symlink_to("/dev/zero")
+    given = [tmp_path / "pipe.nii.gz", tmp_path / "endless.nii", inputs / "a.nii.gz"]
+    signal.alarm(60)  # the end of this test, where it blocks
+    try:
+        report = segment_cases(AnySegmenter(volume_model, engine="torch"), discover(given), tmp_path / "out")
+        problems = verify(tmp_path / "out", discover(given)).problems
+    finally:
+        signal.alarm(0)
+    assert sorted(case.status for case in report.cases) == ["failed", "failed", "ok"]
+    assert problems == []
+
+
+def test_a_format_that_does_not_apply_is_told_once(
+    volume_model: Path, inputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(volume_model, inputs, tmp_path / "out", formats=("dicom-seg", "probability"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "--format dicom-seg is passed over for inputs that it cannot hold"
+    ]
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 0.0, float("nan"), float("inf")])
+def test_a_read_timeout_is_a_time(volume_model: Path, seconds: float) -> None:
+    with pytest.raises(UsageError, match="the read timeout is"):
+        AnySegmenter(volume_model, engine="torch", read_timeout=seconds)
+
+
 def test_an_unforeseen_error_fails_one_case(
     volume_model: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +233,9 @@ def test_an_interrupted_run_leaves_a_valid_report(volume_model: Path, inputs: Pa
     with pytest.raises(KeyboardInterrupt):
         interrupted_run(volume_model, inputs, out)
     report = json.loads((out / "report.json").read_text())
-    assert [case["status"] for case in report["cases"]] == ["ok"]
+    finished = sorted(path.stem for path in (out / ".cdal-ledger").glob("*.json"))
+    assert [(case["case"], case["status"]) for case in report["cases"]] == [(case, "ok") for case in finished]
+    assert "a" in finished
 
 
 def test_no_run_forgets_what_others_finished(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
@@ -225,6 +294,26 @@ def test_a_failing_series_names_no_patient(volume_model: Path, write_series: Wri
     assert case["status"] == "failed"
     assert "slice is missing" in case["error"]
     assert not secrets_in(tmp_path / "out")
+
+
+def test_a_single_file_that_fails_names_no_patient(
+    planar_model: Path, write_xray: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = write_xray(np.ones((9, 9), np.uint16), f"{PATIENT_NAME}.dcm")
+    path.write_bytes(path.read_bytes()[:-40])
+    (case,) = run(planar_model, path, tmp_path / "out").values()
+    assert case["error"].startswith(f"{case['case']}: ")
+    assert PATIENT_NAME not in json.dumps(case)
+
+
+def test_in_the_folder_of_the_inputs_a_second_run_skips(
+    volume_model: Path, write_series: WriteSeries, tmp_path: Path
+) -> None:
+    """It depends on discovery, which must take no preview or map of the first run for an input."""
+    series = write_series("in")
+    for status in ("ok", "skipped"):
+        cases = run(volume_model, series.folder, series.folder, formats=("probability",), force=True)
+        assert {name: case["status"] for name, case in cases.items()} == {series.uid: status}
 
 
 def secrets_in(out: Path) -> list[str]:

@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from cdal_sdk import Segmenter, segment_cases
+from cdal_sdk.errors import UsageError
 from cdal_sdk.readers import discover
 from cdal_sdk.segmenter.verify import verify
 from tests.segmenter.conftest import write_volume
@@ -37,6 +38,7 @@ import torch
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 from cdal_sdk import Segmenter, segment_cases
+from cdal_sdk.errors import UsageError
 from cdal_sdk.readers import discover
 model, source, out = map(Path, sys.argv[1:])
 segmenter = Segmenter(model, engine="torch")
@@ -153,3 +155,47 @@ def test_two_processes_share_the_work(volume_model: Path, inputs: Path, tmp_path
     found = verify(out, discover([inputs]))
     assert (found.cases, found.problems) == (4, [])
     assert not list((out / ".cdal-ledger").glob("*.lock"))
+
+
+def test_another_seed_waits_for_the_run_at_work(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for number in range(4, 40):  # so many that it is still at work, however busy the machine is
+        write_volume(inputs / f"{number}.nii.gz", number)
+    other, few = Segmenter(volume_model, engine="torch", seed=1), discover([inputs / "0.nii.gz"])
+    process = begin(volume_model, inputs, out)
+    go(process)
+    assert process.stdout is not None
+    process.stdout.readline()
+    with pytest.raises(UsageError, match="a run with another model or other settings is at work"):
+        segment_cases(other, few, out)
+    process.kill()
+    process.communicate()
+
+    report = segment_cases(other, few, out)
+
+    assert [(case.status, case.settings["seed"]) for case in report.cases] == [("ok", 1)]
+    assert_whole(out)
+    assert not list((out / ".cdal-ledger").glob("*.run"))
+
+
+def test_a_stopped_service_leaves_a_valid_report(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    for number in range(4, 40):
+        write_volume(inputs / f"{number}.nii.gz", number)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "cdal_sdk.cli", "segment", str(inputs), "--out", str(out)]
+    command += ["--model", str(volume_model), "--engine", "torch"]
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.glob(".cdal-ledger/?.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGTERM)  # the process that reads gets it, too
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert errors == ""
+    cases = json.loads((out / "report.json").read_text())["cases"]
+    assert 0 < len(cases) < 40
+    assert {case["status"] for case in cases} == {"ok"}
+    assert "<tr class=" in (out / "report.html").read_text()
+    assert_whole(out)

@@ -98,7 +98,7 @@ def test_arrays_and_pictures(volume_model: Path, planar_model: Path, tmp_path: P
     np.testing.assert_array_equal(segmenter(tmp_path / "gray_as_rgb.png").mask, from_array.mask)
     assert segmenter(values, spacing=(0.5, 2.0)).volumes["Anterior"].area_mm2 == from_array.mask.sum()
 
-    assert Segmenter(volume_model)(np.zeros((8, 9, 5))).mask.shape == (8, 9, 5)
+    assert Segmenter(volume_model)(values[:18, :20].reshape(8, 9, 5)).mask.shape == (8, 9, 5)
     with pytest.raises(UsageError, match="no volume"):
         Segmenter(volume_model)(np.zeros((8, 9)))
     with pytest.raises(ReadError, match="no numbers"):

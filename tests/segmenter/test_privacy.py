@@ -1,11 +1,16 @@
-"""Unmistakable values in every text tag, file comment and folder name: nothing that a run leaves behind has them."""
+"""Unmistakable values in every text tag, file comment and folder name: nothing that a run leaves behind has them.
+
+Nor do messages have them, where a header breaks every rule and a library would quote it.
+"""
 
 from __future__ import annotations
 
 import gzip
+import logging
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import nibabel
@@ -14,8 +19,11 @@ import pytest
 from PIL import Image, PngImagePlugin
 from pydicom import dcmread
 from pydicom.datadict import DicomDictionary
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
+from cdal_sdk.cli.app import _configure
 from tests.conftest import WriteSeries
 
 PLANTED = "Zyxwv"
@@ -25,6 +33,7 @@ _TEXT = {"PN", "LO", "SH", "ST", "LT", "UT", "UC", "AE"}
 _INHERITED = {
     "PatientName", "PatientID", "PatientBirthDate", "StudyDate", "StudyID", "AccessionNumber", "ReferringPhysicianName",
     "IssuerOfPatientID", "DeidentificationMethod", "StudyDescription", "PositionReferenceIndicator",
+    "StudyInstanceUID", "FrameOfReferenceUID",
 }  # fmt: skip
 
 
@@ -40,9 +49,35 @@ def plant(index: int, ds: Dataset) -> None:
     block.add_new(1, "LO", PLANTED)
 
 
+# Values that are invalid for their kind of element, so that a library which checks them warns and quotes.
+_INVALID = {
+    "SpecificCharacterSet": ("CS", b"ZYXWV SMITH"),
+    "ImageType": ("CS", b"zyxwv lower\\PRIMARY"),
+    "PatientSex": ("CS", b"zyxwv sex"),
+    "BurnedInAnnotation": ("CS", b"zyxwv maybe"),
+    "PatientName": ("PN", b"Zyxwv\x07^name\x1b$Bq"),
+    "PatientBirthDate": ("DA", b"1901-zyxwv"),
+    "StudyDate": ("DA", b"zyxwvdate"),
+    "StudyTime": ("TM", b"zyxwvtime"),
+    "PatientAge": ("AS", b"about zyxwv"),
+    "PatientWeight": ("DS", b"zyxwv,kg"),
+    "SliceThickness": ("DS", b"Zyxwv 1"),
+    "SeriesNumber": ("IS", b"Zyxwv1.5"),
+    "ImagesInAcquisition": ("IS", b"Zyxwv"),
+    "FrameOfReferenceUID": ("UI", b"1.2.ZYXWV.3"),
+    "StudyInstanceUID": ("UI", b"1.2.ZYXWV.4"),
+}
+
+
+def plant_invalid(index: int, ds: Dataset) -> None:
+    for keyword, (vr, raw) in _INVALID.items():
+        tag, even = Tag(keyword), raw + b" " * (len(raw) % 2)
+        ds[tag] = RawDataElement(tag, vr, len(even), even, 0, False, True)  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def inputs(tmp_path: Path, write_series: WriteSeries) -> Path:
-    """A good series, three that fail in different ways, a volume and a picture, in folders named after a patient."""
+    """Two good series, four that fail in different ways, a volume and a picture, all named after a patient."""
     folder = f"{PLANTED}^in"
     write_series(f"{folder}/good", change=plant)
     write_series(f"{folder}/gap", change=plant, skip=[2])
@@ -54,6 +89,10 @@ def inputs(tmp_path: Path, write_series: WriteSeries) -> Path:
         ds.Modality = PLANTED.upper()
 
     write_series(f"{folder}/odd", change=odd)
+    write_series(f"{folder}/invalid", change=plant_invalid)
+    alone = write_series(f"{folder}/alone", change=plant_invalid, skip=[0, 1, 2, 3]).files[0]
+    alone.write_bytes(alone.read_bytes()[:-9])
+    alone.rename(alone.with_name(f"{PLANTED}_{BIRTH_DATE}.dcm"))
     image = nibabel.Nifti1Image(np.random.default_rng(0).random((11, 13, 7)).astype(np.float32), np.eye(4))
     image.header["descrip"] = image.header["aux_file"] = PLANTED.encode()
     image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", PLANTED.encode()))
@@ -74,8 +113,9 @@ def test_nothing_that_a_run_leaves_names_the_patient(volume_model: Path, inputs:
         [*map(str, command)], capture_output=True, cwd=Path.cwd(), env=dict(os.environ), check=False
     )
     assert done.returncode == 1, done.stderr  # some cases fail, as they shall
-    assert done.stdout.count(b'"status": "ok"') == 2, done.stdout
-    assert done.stdout.count(b'"status": "failed"') == 5, done.stdout
+    assert done.stdout.count(b'"status": "ok"') == 3, done.stdout
+    assert done.stdout.count(b'"status": "failed"') == 6, done.stdout
+    assert b"damaged-" in done.stdout, "the case of the text file, which is named after the patient"
     assert traces(done.stdout, "stdout") + traces(done.stderr, "stderr") == []
     assert [trace for path in out.rglob("*") for trace in traces_in(path, out)] == []
 
@@ -108,3 +148,23 @@ def test_the_search_itself_finds_what_is_planted(inputs: Path) -> None:
     for name in ("volume.nii.gz", "picture.png"):
         assert traces_in(inputs / name, inputs), name
     assert next((inputs / "good").iterdir()).read_bytes().count(PLANTED.encode()) > 100
+
+
+def test_no_library_can_make_itself_heard(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    with warnings.catch_warnings():
+        _configure(verbose=False)
+        import nibabel  # noqa: F401 - which adds a handler of its own
+        import pydicom.config
+
+        pydicom.config.debug(debug_on=False, default_handler=False)  # as its import does: it sets the level again
+        warnings.simplefilter("always")
+        for name in ("pydicom", "pydicom.pixels", "nibabel.global", "highdicom", "PIL.TiffImagePlugin", "py.warnings"):
+            logging.getLogger(name).error("zyxwv")
+        warnings.warn("zyxwv", stacklevel=1)
+        logging.getLogger("cdal_sdk.readers").error("ours")
+    said = capsys.readouterr()
+    assert "zyxwv" not in said.out + said.err
+    assert "ours" in said.err

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -15,11 +16,14 @@ from pydicom import dcmread
 
 from cdal_sdk import Segmenter, segment_cases
 from cdal_sdk.bundle import read_manifest
-from cdal_sdk.errors import UsageError
-from cdal_sdk.readers import discover
-from cdal_sdk.segmenter.verify import verify
+from cdal_sdk.errors import ReadError, UsageError
+from cdal_sdk.readers import CaseFiles, discover
+from cdal_sdk.segmenter.report import sha256
+from cdal_sdk.segmenter.verify import Problem, verify
+from cdal_sdk.study import Study
 from tests.conftest import WriteSeries
 from tests.segmenter.conftest import write_volume
+from tests.synthetic_dicom import PATIENT_NAME
 
 
 def findings(out: Path, source: Path | None = None) -> list[str]:
@@ -49,12 +53,18 @@ def rewrite_mask(path: Path, change: Callable[[np.ndarray], np.ndarray], affine:
 
 def accept(out: Path) -> None:
     """Record the present hashes, as somebody would who wants a changed file to pass."""
-    from cdal_sdk.segmenter.report import sha256
 
-    record = out / ".cdal-ledger/a.json"
-    entry = json.loads(record.read_text())
-    entry["output_sha256"] = {name: sha256(out / name) for name in entry["outputs"]}
-    record.write_text(json.dumps(entry))
+    def renew(entry: dict[str, Any]) -> None:
+        entry["output_sha256"] = {name: sha256(out / name) for name in entry["outputs"]}
+
+    rewrite(out / ".cdal-ledger/a.json", renew)
+    rewrite(out / "report.json", lambda report: renew(report["cases"][0]))
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
 
 
 def test_an_untouched_run_holds(finished: Path, volume_model: Path) -> None:
@@ -104,6 +114,104 @@ def test_a_changed_or_missing_source(run: Path) -> None:
     assert findings(run / "out", run / "in") == ["its source has changed since it was segmented"]
     (run / "in/a.nii.gz").rename(run / "in/other.nii.gz")
     assert findings(run / "out", run / "in") == ["its source is not among the given inputs"]
+
+
+def test_a_source_that_was_moved_is_known_by_its_bytes(run: Path) -> None:
+    (run / "moved").mkdir()
+    (run / "in/a.nii.gz").rename(run / "moved/renamed.nii.gz")
+    write_volume(run / "moved/a.nii.gz", seed=5)  # another one has its name now
+    found = verify(run / "out", discover([run / "moved"]))
+    assert (found.sources, found.problems) == (1, [])
+
+
+def test_a_source_that_cannot_be_read(run: Path) -> None:
+    def crash(files: CaseFiles) -> Study:
+        raise ReadError("reading it crashed", where=files.paths[0])
+
+    found = verify(run / "out", discover([run / "in"]), read=crash)
+    assert [problem.what for problem in found.problems] == ["its source cannot be read: a.nii.gz: reading it crashed"]
+    (run / "in/a.nii.gz").write_bytes(b"")
+    (what,) = findings(run / "out", run / "in")
+    assert what.startswith("its source cannot be read: a.nii.gz: the file is empty")
+
+
+def test_no_dicom_file_is_named(planar_model: Path, write_xray: Callable[..., Path], tmp_path: Path) -> None:
+    def crash(files: CaseFiles) -> Study:
+        raise ReadError("reading it crashed", where=files.paths[0])
+
+    given = discover([write_xray(np.arange(600, dtype=np.uint16).reshape(20, 30), f"{PATIENT_NAME}.dcm")])
+    segment_cases(Segmenter(planar_model, engine="torch"), given, tmp_path / "out")
+    (problem,) = verify(tmp_path / "out", given, read=crash).problems
+    assert problem.what == f"its source cannot be read: {given[0].case}: reading it crashed"
+
+
+DIFFER = "report.json and its record in the ledger differ in "
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda report: report["cases"][0]["labels"]["Anterior"].update(volume_ml=99.0), DIFFER + "labels"),
+        (lambda report: report["cases"][0].update(status="failed"), DIFFER + "status"),
+        (lambda report: report["cases"][0].update(review=["all is well"]), DIFFER + "review"),
+        (lambda report: report.update(seed=2), "it was made with other settings than report.json tells"),
+        (lambda report: report.update(cases=[{"case": 1}]), "it is damaged or cannot be read"),
+    ],
+)
+def test_a_report_that_was_changed(run: Path, change: Callable[[dict[str, Any]], object], said: str) -> None:
+    rewrite(run / "out/report.json", change)
+    assert findings(run / "out") == [said]
+
+
+def test_a_report_that_is_missing_or_lists_what_the_ledger_lacks(run: Path) -> None:
+    out = run / "out"
+    (out / ".cdal-ledger/a.json").rename(out / ".cdal-ledger/b.json")
+    said = "report.json lists it, but the ledger has no record of it"
+    damaged = "its record in the ledger is damaged or cannot be read"
+    assert findings(out) == [damaged, said]
+    (out / ".cdal-ledger/b.json").rename(out / ".cdal-ledger/a.json")
+    (out / "report.json").unlink()
+    assert verify(out).problems == [Problem("report.json", "it is missing")]
+
+
+def test_a_copy_without_the_hidden_ledger(run: Path) -> None:
+    out = run / "out"
+    shutil.rmtree(out / ".cdal-ledger")
+    found = verify(out, discover([run / "in"]))
+    assert (found.cases, found.files, found.sources, found.problems) == (1, 4, 1, [])
+    (out / "a.nii.gz").write_bytes(b"something else")
+    assert findings(out) == ["a.nii.gz has changed since it was written"]
+    rewrite(out / "report.json", lambda report: report["cases"][0].update(case="../out/a"))
+    assert "its name leads out of the folder" in findings(out)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda entry: entry.pop("source"), "its record in the ledger is damaged or cannot be read"),
+        (lambda entry: entry.update(outputs=[1]), "its record in the ledger is damaged or cannot be read"),
+        (lambda entry: entry.update(geometry={}), "its record or its files cannot be checked (KeyError)"),
+        (lambda entry: entry["labels"].update(Anterior={}), "its record or its files cannot be checked (KeyError)"),
+    ],
+)
+def test_a_damaged_record_hides_no_other_problem(
+    run: Path, change: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    rewrite(run / "out/.cdal-ledger/a.json", change)
+    shutil.copy(run / "out/a.nii.gz", run / "out/b.nii.gz")
+    found = findings(run / "out")
+    assert said in found
+    assert found[-1] == "no finished case accounts for this file"
+
+
+def test_an_output_that_cannot_be_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> str:
+        if path.name == "a.nii.gz" and path.parent.name == "out":
+            raise PermissionError(13, "Permission denied")
+        return sha256(path)
+
+    monkeypatch.setattr("cdal_sdk.segmenter.verify.sha256", refuse)
+    assert findings(run / "out") == ["a.nii.gz cannot be read (Permission denied)"]
 
 
 def test_a_record_that_leads_out_of_the_folder(run: Path) -> None:
