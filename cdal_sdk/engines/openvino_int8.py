@@ -67,7 +67,7 @@ def _quantise(model: openvino.Model, images: list[np.ndarray]) -> openvino.Model
         import nncf
     except ImportError as error:
         raise MissingExtraError("nncf", "int8") from error
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own function changes handlers that others share
     kept = nncf.IgnoredScope(patterns=list(_KEPT), validate=False)
     data = nncf.Dataset([{"image": image[None]} for image in images])
     try:
