@@ -6,67 +6,29 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 
 import cdal_sdk
 from cdal_bench.configurations import Subject, load_subject
 from cdal_bench.contenders import OWN, PLAIN, PUBLISHED, Contender, prepare_contender
-from cdal_bench.end_to_end import mean_dice, time_case
+from cdal_bench.end_to_end import CaseTime, mean_dice, time_cases
 from cdal_bench.energy import joules_of
 from cdal_bench.inputs import Inputs, find_inputs
 from cdal_bench.intervals import ratio_of_medians
 from cdal_bench.machine import describe_machine, matrix_rates
 from cdal_bench.own_engines import engine_precision
 from cdal_bench.probe import Probe, probe
-from cdal_bench.results import Latency, Machine, Ratio, Result, Row, Setting, Throughput
-from cdal_bench.timing import Task, interleave, task
+from cdal_bench.request import Request
+from cdal_bench.results import Latency, Machine, Ratio, Result, Row, Setting, Throughput, Verdict
+from cdal_bench.timing import Task, expected_seconds, interleave, task
 from cdal_sdk.engines import Engine
 from cdal_sdk.errors import EngineError, MissingExtraError, UsageError
+from cdal_sdk.gate import Gate
 
-__all__ = ["Request", "run_benchmark"]
+__all__ = ["run_benchmark"]
+
+_LONGEST_BATCH_S = 30.0
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to compare, and how.
-
-    Attributes:
-        model: a bundled model's name, a model folder, a checkpoint, or "paper:NAME" (random weights).
-        contenders: names, from `choose`.
-        votes: "equal" or "published".
-        batches: sizes for the throughput.
-        device: "cpu" or "cuda".
-        data: labelled cases; None takes a synthetic one.
-        cases: most labelled cases that are scored; 0 leaves out everything from file to file.
-        seed: of everything random.
-        repetitions: measured rounds.
-        warmup: unmeasured runs before them.
-        seconds: after so many no further round begins.
-        full: run long inferences whole instead of extrapolating.
-        cold: whether fresh processes measure cold start and memory.
-        weights: checkpoints of trained baselines by contender or group, such as "segdiff".
-    """
-
-    model: str
-    contenders: tuple[str, ...]
-    votes: str = "equal"
-    batches: tuple[int, ...] = (1,)
-    device: str = "cpu"
-    data: Path | None = None
-    cases: int = 3
-    seed: int = 0
-    repetitions: int = 5
-    warmup: int = 1
-    seconds: float | None = None
-    full: bool = False
-    cold: bool = True
-    weights: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
-
-    def weights_of(self, name: str) -> Path | None:
-        """The checkpoint of a contender, if one was given."""
-        return self.weights.get(name) or self.weights.get(name.partition("-")[0])
 
 
 @dataclass(frozen=True)
@@ -76,6 +38,11 @@ class _Entry:
     contender: Contender
     engine: Engine
     task: Task
+
+    @property
+    def whole(self) -> bool:
+        """Whether its inference runs whole, so that it has masks."""
+        return self.task.extrapolated is None
 
     @property
     def precision(self) -> str:
@@ -100,7 +67,8 @@ def run_benchmark(request: Request, say: Say = lambda _: None) -> Result:
         inputs = find_inputs(subject.manifest, request.data, request.cases, Path(folder))
         say("measuring the machine")
         machine = describe_machine(request.device)
-        entries, unavailable = _make(request, subject, inputs, say)
+        made = _make(request, subject, inputs, say)
+        entries = made.entries
         samples = interleave(
             {name: entry.task for name, entry in entries.items()},
             repetitions=request.repetitions,
@@ -108,11 +76,16 @@ def run_benchmark(request: Request, say: Say = lambda _: None) -> Result:
             seconds=request.seconds,
             report=lambda name, done: say(f"{name}: {f'round {done}' if done else 'warm-up'}"),
         )
+        cases = _time_cases(request, subject, inputs, entries, samples, say)
+        gate = _gate(request, subject, inputs, entries)
         again = matrix_rates(request.device)  # whoever was busy during the first measurement lowered the roof
         roof = {name: max(rate, again[name]) for name, rate in machine.gflops.items()}
         machine = replace(machine, gflops=roof)
         rows = tuple(
-            _measure_row(request, subject, inputs, machine, entry, samples[name], say)
+            replace(
+                _measure_row(request, subject, inputs, machine, entry, samples[name], cases.get(name), say),
+                gate=_verdict(gate, entry),
+            )
             for name, entry in entries.items()
         )
     setting = Setting(
@@ -124,15 +97,23 @@ def run_benchmark(request: Request, say: Say = lambda _: None) -> Result:
         device=request.device,
         seed=request.seed,
         warmup=request.warmup,
-        repetitions=len(next(iter(samples.values()), ())),
+        repetitions=len(next(iter(samples.values()))),
         images=inputs.description,
     )
-    return Result(setting, machine, rows, _ratios(rows), unavailable, version=cdal_sdk.__version__)
+    return Result(setting, machine, rows, _ratios(rows), made.unavailable, made.failed, version=cdal_sdk.__version__)
 
 
-def _make(request: Request, subject: Subject, inputs: Inputs, say: Say) -> tuple[dict[str, _Entry], dict[str, str]]:
-    entries: dict[str, _Entry] = {}
-    unavailable: dict[str, str] = {}
+@dataclass(frozen=True)
+class _Made:
+    """Who takes part; who cannot here, and who should but fails, with reasons."""
+
+    entries: dict[str, _Entry] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def _make(request: Request, subject: Subject, inputs: Inputs, say: Say) -> _Made:
+    made, images = _Made(), inputs.batch(1)
     height, width = inputs.images.shape[2:]
     for name in request.contenders:
         say(f"{name}: making it")
@@ -147,11 +128,62 @@ def _make(request: Request, subject: Subject, inputs: Inputs, say: Say) -> tuple
         )
         try:
             engine = contender.make()
-        except (EngineError, MissingExtraError, UsageError) as error:  # not installed, or not for this device
-            unavailable[name] = error.brief()
+        except (EngineError, MissingExtraError, UsageError) as error:
+            excused = isinstance(error, MissingExtraError) or not contender.expected
+            (made.unavailable if excused else made.failed)[name] = error.brief()
             continue
-        entries[name] = _Entry(contender, engine, task(engine, inputs.batch(1), full=request.full))
-    return entries, unavailable
+        in_a_case = len(inputs.images) if request.cases else 1
+        full = request.full or in_a_case * expected_seconds(engine, images) <= request.longest_s
+        made.entries[name] = _Entry(contender, engine, task(engine, images, full=full))
+    if not made.entries:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in {**made.unavailable, **made.failed}.items())
+        raise UsageError(f"nobody can be measured here ({reasons or 'nobody was named'})", remedy="name others")
+    return made
+
+
+def _time_cases(
+    request: Request,
+    subject: Subject,
+    inputs: Inputs,
+    entries: Mapping[str, _Entry],
+    samples: Mapping[str, tuple[float, ...]],
+    say: Say,
+) -> dict[str, CaseTime]:
+    """The first case from file to file; with its extrapolated time for whoever did not run whole."""
+    if not request.cases:
+        return {}
+    engines = {
+        name: entry.engine if entry.whole else Latency.of(samples[name]).p50.value for name, entry in entries.items()
+    }
+    return time_cases(
+        subject,
+        engines,
+        inputs.paths[0],
+        repetitions=request.repetitions,
+        seconds=request.seconds,
+        report=lambda name, done: say(f"{name}: from file to file, {f'round {done}' if done else 'warm-up'}"),
+    )
+
+
+def _gate(request: Request, subject: Subject, inputs: Inputs, entries: Mapping[str, _Entry]) -> Gate | None:
+    """What holds our engines against the reference; None where there is nothing to hold."""
+    if not subject.trained or not any(_gated(entry) for entry in entries.values()):
+        return None
+    reference = prepare_contender(
+        PLAIN, subject, inputs.images.shape[2:], mode=request.votes, device=request.device, seed=request.seed
+    )
+    return Gate(subject.manifest, reference.make(), inputs.samples)
+
+
+def _gated(entry: _Entry) -> bool:
+    return entry.contender.name.startswith(OWN) and entry.contender.name not in (PLAIN, PUBLISHED)
+
+
+def _verdict(gate: Gate | None, entry: _Entry) -> Verdict | None:
+    if gate is None or not _gated(entry):
+        return None
+    agreement = gate.compare(entry.engine)
+    return Verdict(agreement.passes(gate.limits), str(agreement))
 
 
 def _measure_row(
@@ -161,12 +193,12 @@ def _measure_row(
     machine: Machine,
     entry: _Entry,
     samples_ms: tuple[float, ...],
+    case: CaseTime | None,
     say: Say,
 ) -> Row:
     """Everything of a contender beyond its latency."""
     contender, engine, cost = entry.contender, entry.engine, entry.contender.cost
     latency = Latency.of(samples_ms)
-    whole = entry.task.extrapolated is None
     rate = cost.flop / latency.p50.value / 1e6  # GFLOP/s
     row = Row(
         name=contender.name,
@@ -181,15 +213,14 @@ def _measure_row(
         extrapolated=entry.task.extrapolated,
         roofline=rate / machine.gflops[entry.precision] if entry.precision in machine.gflops else None,
         throughput=_throughput(request, inputs, entry, latency, say),
-        joules=joules_of(lambda: engine.run(inputs.batch(1)), request.device) if whole else None,
+        joules=joules_of(lambda: engine.run(inputs.batch(1)), request.device) if entry.whole else None,
+        note=request.note_of(contender.name) if contender.trained else "",
     )
-    if request.cases:
-        say(f"{contender.name}: from file to file")
-        case = time_case(subject, engine if whole else latency.p50.value, inputs.paths[0], min(3, request.repetitions))
-        row = replace(row, stages_ms=case.stages_ms, case_ms=case.case_ms)
-        if inputs.labelled and contender.trained and whole:
-            say(f"{contender.name}: Dice on {len(inputs.labelled)} case(s)")
-            row = replace(row, dice=mean_dice(subject, engine, inputs.labelled, cost, request.seed))
+    if case is not None:
+        row = replace(row, stages_ms=case.stages_ms, case=case.case)
+    if request.cases and inputs.labelled and contender.trained and entry.whole:
+        say(f"{contender.name}: Dice on {len(inputs.labelled)} case(s)")
+        row = replace(row, dice=mean_dice(subject, engine, inputs.labelled, cost, request.seed))
     if request.cold:
         say(f"{contender.name}: in a fresh process")
         weights = request.weights_of(contender.name)
@@ -200,17 +231,17 @@ def _measure_row(
             request.votes,
             request.device,
             request.seed,
-            request.full,
+            entry.whole,
         )
         row = replace(row, start=probe(order))
     return row
 
 
 def _throughput(request: Request, inputs: Inputs, entry: _Entry, latency: Latency, say: Say) -> tuple[Throughput, ...]:
-    """Images a second by batch size; what takes too long whole is told for single images only."""
+    """Images a second by batch size; batches that would take too long are left out."""
     measured = [Throughput(1, 1000 / latency.p50.value)]
     for batch in sorted(set(request.batches) - {1}):
-        if entry.task.extrapolated is None:
+        if entry.whole and batch * latency.p50.value <= 1000 * _LONGEST_BATCH_S:
             job = task(entry.engine, inputs.batch(batch), full=True)
             name = entry.contender.name
             say(f"{name}: {batch} images at once")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["benchmark"]
 
+_RESULT = "result.json"
+
 
 def benchmark(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for result.json, report.md and plots.")],
@@ -25,10 +27,10 @@ def benchmark(
     against: Annotated[
         str,
         typer.Option(
-            help="Whom to compare with, by commas: segdiff (or segdiff-published, -fast, -ddim), cdal-published, "
-            "unet, unetplusplus, resunet."
+            help="Whom to compare with, by commas: segdiff (or segdiff-published, -fast, -openvino, -ddim), "
+            "cdal-published, unet, unetplusplus, resunet (or, compiled, unet-openvino and so on)."
         ),
-    ] = "segdiff,cdal-published,unet",
+    ] = "segdiff,cdal-published,unet,unet-openvino",
     engine: Annotated[str, typer.Option(help="Our engines, by commas; auto is all that run here.")] = "auto",
     votes: Annotated[
         Literal["equal", "published"], typer.Option(help="Everybody the model's votes, or as each was published.")
@@ -40,26 +42,38 @@ def benchmark(
     weights: Annotated[
         list[str] | None, typer.Option(help="Trained baseline, such as segdiff=run/best.pt; repeatable.")
     ] = None,
+    note: Annotated[
+        list[str] | None,
+        typer.Option(help="What its Dice needs beside it, such as segdiff='not converged'; repeatable."),
+    ] = None,
     repetitions: Annotated[int, typer.Option(help="Measured rounds.")] = 5,
     warmup: Annotated[int, typer.Option(help="Unmeasured runs before them.")] = 1,
     seconds: Annotated[float | None, typer.Option(help="After so many, no further round begins.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     full: Annotated[bool, typer.Option("--full", help="Run long inferences whole; on a CPU that takes hours.")] = False,
     cold: Annotated[bool, typer.Option("--cold/--no-cold", help="Measure cold start in fresh processes.")] = True,
-    scaling: Annotated[bool, typer.Option("--scaling", help="Also how time and memory grow with each size.")] = False,
+    scaling: Annotated[
+        bool,
+        typer.Option(
+            "--scaling",
+            help="Also how time and memory grow with each size, with the first of our engines that is named.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Compare cDAL with SegDiff and others on this machine, interleaved, with confidence intervals."""
-    from cdal_sdk.errors import MissingExtraError
+    """Compare cDAL with SegDiff and others on this machine, interleaved, with intervals."""
+    from cdal_sdk.errors import MissingExtraError, UsageError
 
     try:
-        from cdal_bench.benchmark import Request, run_benchmark
+        from cdal_bench.benchmark import run_benchmark
         from cdal_bench.contenders import choose
+        from cdal_bench.request import Request
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "bench") from None
     from dataclasses import replace
     from importlib.util import find_spec
 
+    from cdal_bench.results import write_result
     from cdal_sdk.engines import pick_device
 
     if find_spec("matplotlib") is None:  # told now, not after an hour of measuring
@@ -80,14 +94,20 @@ def benchmark(
         seconds=seconds,
         full=full,
         cold=cold,
-        weights=_weights(weights or []),
+        weights={name: _file(path) for name, path in _settings("weights", weights or []).items()},
+        notes=_settings("note", note or []),
     )
+    if scaling and not _names(engine):
+        raise UsageError("--scaling studies an engine of ours", remedy="name one with --engine")
+    _make_folder(out)
     with _progress() as say:
         result = run_benchmark(request, say)
+        write_result(result, out / _RESULT)  # what comes next may fail
         if scaling:
-            from cdal_bench.scaling import study_scaling
+            from cdal_bench.scaling import first_engine, study_scaling
 
-            result = replace(result, scaling=study_scaling(request, say))
+            chosen = first_engine(_names(engine), result)
+            result = replace(result, scaling=study_scaling(request, chosen, say), scaling_engine=chosen)
     _write(result, out, as_json=as_json)
 
 
@@ -96,14 +116,33 @@ def _write(result: Result, out: Path, *, as_json: bool) -> None:
     from cdal_bench.plots import draw_plots
     from cdal_bench.report import report_markdown
     from cdal_bench.results import write_result
+    from cdal_sdk.atomic import atomic
 
-    write_result(result, out / "result.json")
+    write_result(result, out / _RESULT)
     text = report_markdown(result, draw_plots(result, out))
-    (out / "report.md").write_text(text, encoding="utf-8")
+    with atomic(out / "report.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
     if as_json:
-        sys.stdout.write((out / "result.json").read_text(encoding="utf-8"))
+        sys.stdout.write((out / _RESULT).read_text(encoding="utf-8"))
     else:
         Console(soft_wrap=True, highlight=False).print(text, markup=False)
+
+
+def _make_folder(out: Path) -> None:
+    """The folder of the result, proved to take files before anything is measured."""
+    from cdal_sdk.atomic import scratch
+    from cdal_sdk.errors import OutputError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with scratch(out / _RESULT) as temporary:
+            temporary.touch()
+    except OSError as error:
+        raise OutputError(
+            f"nothing can be written here ({error.strerror or type(error).__name__})",
+            where=out,
+            remedy="give another folder with --out",
+        ) from error
 
 
 def _names(text: str) -> list[str]:
@@ -119,16 +158,25 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(name) for name in names)
 
 
-def _weights(settings: list[str]) -> dict[str, Path]:
+def _settings(option: str, given: Collection[str]) -> dict[str, str]:
+    """Values by name, from "name=value"."""
     from cdal_sdk.errors import UsageError
 
     chosen = {}
-    for setting in settings:
-        name, separator, path = setting.partition("=")
-        if not separator or not Path(path).is_file():
-            raise UsageError(f"--weights is '{setting}'", remedy="give a name and a file, such as segdiff=run/best.pt")
-        chosen[name] = Path(path)
+    for setting in given:
+        name, _, value = setting.partition("=")
+        if not name or not value:
+            raise UsageError(f"--{option} is '{setting}'", remedy="give a name and a value, such as segdiff=...")
+        chosen[name] = value
     return chosen
+
+
+def _file(path: str) -> Path:
+    from cdal_sdk.errors import UsageError
+
+    if not Path(path).is_file():
+        raise UsageError(f"--weights: there is no file '{path}'", remedy="give one, such as segdiff=run/best.pt")
+    return Path(path)
 
 
 def _check(**values: tuple[int, int]) -> None:

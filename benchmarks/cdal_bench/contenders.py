@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cdal_bench.baselines import BASELINES, Baseline, build_baseline
 from cdal_bench.configurations import Subject, segdiff_config
-from cdal_bench.own_engines import make_own_engine, own_engine_names
+from cdal_bench.own_engines import make_own_engine, own_engine_names, runs_on
 from cdal_bench.published_cdal import PublishedCdal
 from cdal_bench.runners import BaselineRunner, SegDiffRunner
 from cdal_bench.segdiff import SegDiff
@@ -28,16 +28,25 @@ __all__ = ["DDIM_STEPS", "OWN", "PLAIN", "PUBLISHED", "Contender", "Cost", "choo
 DDIM_STEPS = 10
 PLAIN, PUBLISHED = "cdal-plain", "cdal-published"
 OWN = "cdal-"
-_GROUPS = {"segdiff": ("segdiff-published", "segdiff-fast", "segdiff-ddim")}
+_COMPILED = "-openvino"
+_GROUPS = {"segdiff": ("segdiff-published", "segdiff-fast", f"segdiff{_COMPILED}", "segdiff-ddim")}
+_BASELINES = tuple(name + suffix for name in BASELINES for suffix in ("", _COMPILED))
 _TITLES = {
     "segdiff-published": "SegDiff as published",
     "segdiff-fast": "SegDiff made fast",
+    "segdiff-openvino": "SegDiff made fast, OpenVINO",
     "segdiff-ddim": f"SegDiff made fast, DDIM in {DDIM_STEPS} steps",
     PUBLISHED: "cDAL as published",
     PLAIN: "cDAL, this SDK's reference",
     "unet": "U-Net",
     "unetplusplus": "U-Net++",
     "resunet": "Residual U-Net",
+}
+_VARIANTS: dict[str, Literal["published", "fast", "openvino"]] = {
+    "segdiff-published": "published",
+    "segdiff-fast": "fast",
+    "segdiff-openvino": "openvino",
+    "segdiff-ddim": "fast",
 }
 
 
@@ -71,6 +80,7 @@ class Contender:
         cost: of one image.
         trained: whether its weights are, so that its masks mean something.
         make: builds its engine, or a runner that can be taken apart.
+        expected: whether it should run on the device once its packages are installed.
     """
 
     name: str
@@ -79,20 +89,21 @@ class Contender:
     cost: Cost
     trained: bool
     make: Callable[[], Engine]
+    expected: bool = True
 
 
 def choose(against: Iterable[str], engines: Iterable[str]) -> tuple[str, ...]:
     """Names of contenders, in the order of the tables.
 
     Args:
-        against: such as "segdiff" (all of its variants), "segdiff-fast", "unet", "cdal-published".
+        against: such as "segdiff" (all of its variants), "segdiff-fast", "unet", "unet-openvino", "cdal-published".
         engines: the SDK's, by name; "auto" is every engine that it has.
 
     Raises:
         UsageError: for a name that is nobody's.
     """
     known_engines = own_engine_names()
-    others = [*_GROUPS["segdiff"], PUBLISHED, *BASELINES]
+    others = [*_GROUPS["segdiff"], PUBLISHED, *_BASELINES]
     wanted: list[str] = []
     for name in against:
         if name not in others and name not in _GROUPS:
@@ -102,7 +113,7 @@ def choose(against: Iterable[str], engines: Iterable[str]) -> tuple[str, ...]:
         if name != "auto" and name not in known_engines:
             raise UsageError(f"there is no engine '{name}'", remedy=f"choose from: auto, {', '.join(known_engines)}")
         wanted += [_own(known) for known in (known_engines if name == "auto" else [name])]
-    order = [*_GROUPS["segdiff"], PUBLISHED, PLAIN, *(_own(name) for name in known_engines), *BASELINES]
+    order = [*_GROUPS["segdiff"], PUBLISHED, PLAIN, *(_own(name) for name in known_engines), *_BASELINES]
     return tuple(name for name in dict.fromkeys(order) if name in wanted)
 
 
@@ -137,7 +148,7 @@ def prepare_contender(
     """
     if name.startswith("segdiff"):
         return _segdiff(name, subject, shape, mode, device, _source(weights, SegDiff, seed))
-    if name in BASELINES:
+    if name in _BASELINES:
         return _baseline(name, subject, shape, device, _source(weights, Baseline, seed))
     return _cdal(name, subject, shape, mode, device, seed)
 
@@ -175,7 +186,8 @@ def _segdiff(
     name: str, subject: Subject, shape: tuple[int, int], mode: str, device: str, source: _Source[SegDiff]
 ) -> Contender:
     config = segdiff_config(subject.manifest) if source.trained is None else source.trained.config
-    fast, few = name != "segdiff-published", DDIM_STEPS if name == "segdiff-ddim" else None
+    variant = _VARIANTS[name]
+    few = DDIM_STEPS if name == "segdiff-ddim" else None
     votes, steps = subject.votes(mode, segdiff=True), few or config.steps
     with torch.device("meta"):
         model = SegDiff(config).eval()
@@ -183,23 +195,24 @@ def _segdiff(
         features = torch.zeros(1, config.width, *shape)
         encoding = _flop(lambda: model.encode(image))
         step = _flop(lambda: model.denoise(label, torch.zeros(1), features))
-    encodings = 1 if fast else steps * votes
+    encodings = steps * votes if variant == "published" else 1
 
     def make() -> SegDiffRunner:
-        variant: Literal["published", "fast"] = "fast" if fast else "published"
         network = source.network(lambda: SegDiff(config))
         return SegDiffRunner(network, votes, source.seed, device, variant=variant, few_steps=few)
 
     cost = Cost(steps, votes, steps * votes, encodings, encodings * encoding + steps * votes * step)
-    precision = "bfloat16" if fast else "float32"
-    return Contender(name, _TITLES[name], precision, cost, source.trained is not None, make)
+    precision = "float32" if variant == "published" else "bfloat16"
+    expected = device == "cpu" or variant != "openvino"
+    return Contender(name, _TITLES[name], precision, cost, source.trained is not None, make, expected)
 
 
 def _baseline(name: str, subject: Subject, shape: tuple[int, int], device: str, source: _Source[Baseline]) -> Contender:
+    kind, compiled = name.removesuffix(_COMPILED), name.endswith(_COMPILED)
     channels, labels = subject.manifest.network.image_channels, subject.manifest.network.label_channels
 
     def fresh() -> Baseline:
-        return build_baseline(name, channels, labels)
+        return build_baseline(kind, channels, labels)
 
     with torch.device("meta"):
         meta = fresh().eval() if source.trained is None else copy.deepcopy(source.trained).to("meta")
@@ -207,9 +220,11 @@ def _baseline(name: str, subject: Subject, shape: tuple[int, int], device: str, 
     cost = Cost(0, 1, 1, 0, flop)
 
     def make() -> BaselineRunner:
-        return BaselineRunner(source.network(fresh), device)
+        return BaselineRunner(source.network(fresh), device, compiled=compiled)
 
-    return Contender(name, _TITLES[name], "float32", cost, source.trained is not None, make)
+    title = f"{_TITLES[kind]}, OpenVINO" if compiled else _TITLES[kind]
+    expected = device == "cpu" or not compiled
+    return Contender(name, title, "float32", cost, source.trained is not None, make, expected)
 
 
 def _cdal(name: str, subject: Subject, shape: tuple[int, int], mode: str, device: str, seed: int) -> Contender:
@@ -224,16 +239,17 @@ def _cdal(name: str, subject: Subject, shape: tuple[int, int], mode: str, device
         step = _flop(lambda: meta.denoise(label, features, meta.steer(torch.zeros(1), z)))
     encodings = steps * votes if name == PUBLISHED else 1
 
+    engine = "torch" if name in (PLAIN, PUBLISHED) else name.removeprefix(OWN)
+
     def make() -> Engine:
         model = load_model(subject.reference)
         if name == PUBLISHED:
             return PublishedCdal(model.generator, sampling, device)
-        engine = "torch" if name == PLAIN else name.removeprefix(OWN)
         return make_own_engine(engine, model, sampling, device)
 
     cost = Cost(steps, votes, steps * votes, encodings, encodings * encoding + steps * votes * step)
-    title = _TITLES.get(name, f"cDAL, engine {name.removeprefix(OWN)}")
-    return Contender(name, title, "float32", cost, subject.trained, make)
+    title = _TITLES.get(name, f"cDAL, engine {engine}")
+    return Contender(name, title, "float32", cost, subject.trained, make, runs_on(engine, device))
 
 
 @torch.no_grad()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +14,23 @@ from numpy.typing import NDArray
 
 from cdal_bench.configurations import Subject
 from cdal_bench.contenders import Cost
-from cdal_bench.intervals import Interval, percentile
+from cdal_bench.results import Latency
+from cdal_bench.runners import Part
+from cdal_bench.timing import Task, interleave
 from cdal_sdk.engines import Engine, Precision, VoteMaps
 from cdal_sdk.segmenter import Segmenter
 from cdal_trainer.cases import LabelledCase
 from cdal_trainer.evaluate import Trained, evaluate
 
-__all__ = ["CaseTime", "mean_dice", "time_case"]
+__all__ = ["CaseTime", "mean_dice", "time_cases"]
 
 
 @dataclass(frozen=True)
 class CaseTime:
-    """Median of each stage, and their sum, in milliseconds."""
+    """Median of each stage in milliseconds, and the whole case."""
 
     stages_ms: dict[str, float]
-    case_ms: Interval
+    case: Latency
 
 
 class _Instant:
@@ -47,33 +50,51 @@ class _Instant:
         return VoteMaps(maps, maps)
 
 
-def time_case(subject: Subject, engine: Engine | float, path: Path, repetitions: int) -> CaseTime:
-    """Segment and save one case several times.
+def time_cases(
+    subject: Subject,
+    engines: Mapping[str, Engine | float],
+    path: Path,
+    *,
+    repetitions: int,
+    seconds: float | None = None,
+    report: Callable[[str, int], None] = lambda _name, _done: None,
+) -> dict[str, CaseTime]:
+    """Segment and save one case with each engine in turn, in interleaved rounds after one that does not count.
 
     Args:
         subject: the model, for everything but the engine.
-        engine: that runs; or milliseconds for one image, where it is too slow to run.
+        engines: that run, by name; or milliseconds for one image, where one is too slow to run.
         path: of the case.
-        repetitions: measured runs, after one that is not.
+        repetitions: measured rounds.
+        seconds: after so many no further round begins.
+        report: as of `interleave`.
     """
     segmenter = Segmenter(subject.reference, engine="torch", device="cpu", force=True)
-    instant = _Instant(subject.manifest.network.label_channels)
-    segmenter.engine = instant if isinstance(engine, float) else engine
-    runs: list[dict[str, float]] = []
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in engines}
     with tempfile.TemporaryDirectory() as out:
-        for number in range(repetitions + 1):
-            instant.images = 0
+
+        def once(name: str, engine: Engine | float) -> None:
+            instant = _Instant(subject.manifest.network.label_channels)
+            segmenter.engine = instant if isinstance(engine, float) else engine
             result = segmenter(path)
             start = time.perf_counter()
             result.save(out)
             result.timing.write = 1000 * (time.perf_counter() - start)
             stages = asdict(result.timing)
-            if isinstance(engine, float):
-                stages["engine"] = instant.images * engine
-            if number:
-                runs.append(stages)
+            runs[name].append({**stages, "engine": instant.images * engine} if isinstance(engine, float) else stages)
+
+        tasks = {name: _task(partial(once, name, engine)) for name, engine in engines.items()}
+        interleave(tasks, repetitions=repetitions, warmup=1, seconds=seconds, report=report)
+    return {name: _told(stages[1:]) for name, stages in runs.items()}
+
+
+def _task(run: Callable[[], object]) -> Task:
+    return Task((Part("case", run, 1),), None)
+
+
+def _told(runs: Sequence[Mapping[str, float]]) -> CaseTime:
     medians = {stage: float(np.median([run[stage] for run in runs])) for stage in runs[0]}
-    return CaseTime(medians, percentile([sum(run.values()) for run in runs], 50))
+    return CaseTime(medians, Latency.of(tuple(sum(run.values()) for run in runs)))
 
 
 def mean_dice(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 import msgspec
 
@@ -14,7 +16,7 @@ from cdal_sdk.atomic import atomic
 from cdal_sdk.bundle.strict import convert_strictly
 from cdal_sdk.errors import ReadError
 
-__all__ = ["EngineSpeed", "ExportTime", "SpeedRow", "read_speed", "speed_sections", "write_speed"]
+__all__ = ["EngineSpeed", "ExportTime", "SpeedRow", "VolumeTime", "read_speed", "speed_sections", "write_speed"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class SpeedRow:
         build_seconds: to build and open the engine and run it once; 0 for eager ways.
         peak_memory_gb: of its process, which runs nothing else.
         difference: largest of the vote mean from the fused way in float32, on the label scale.
+        run: when it was measured, and of which commit.
     """
 
     way: str
@@ -36,6 +39,22 @@ class SpeedRow:
     build_seconds: float
     peak_memory_gb: float
     difference: float
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class VolumeTime:
+    """One hippocampus volume, from file to saved result, with everything loaded and compiled before.
+
+    Attributes:
+        engine: its name.
+        samples: seconds of every run.
+        run: when it was measured, and of which commit.
+    """
+
+    engine: str
+    samples: tuple[float, ...]
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,7 @@ class ExportTime:
         seconds: from the call to the written folder.
         peak_memory_gb: of its process.
         refused: what the gate said, where it refused.
+        run: when it was measured, and of which commit.
     """
 
     model: str
@@ -57,24 +77,25 @@ class ExportTime:
     seconds: float
     peak_memory_gb: float
     refused: str | None = None
+    run: str = ""
 
 
 @dataclass(frozen=True)
 class EngineSpeed:
-    """Everything that one run measured.
+    """Everything that was measured; parts of several runs may stand together, each with its run.
 
     Attributes:
         machine: where; its bfloat16 rate is the better of two measurements, before and after the rows.
         gigaflop: arithmetic of the fused way for one image.
         rows: ways, slowest first.
-        volume_seconds: of one hippocampus volume, from file to saved result, by engine; everything loaded before.
+        volumes: by engine.
         exports: where they were measured.
     """
 
     machine: Machine
     gigaflop: float
     rows: tuple[SpeedRow, ...]
-    volume_seconds: dict[str, float]
+    volumes: tuple[VolumeTime, ...]
     exports: tuple[ExportTime, ...] = ()
 
     @property
@@ -124,15 +145,17 @@ def speed_sections(speed: EngineSpeed) -> str:
     lines = [
         "The paper's chest X-ray configuration (256 x 256, T = 2, K = 5), one image; each way in a process of its own.",
         "",
-        "| way | one image | times faster than published | build and first run | peak memory | largest difference |",
-        "|---|---|---|---|---|---|",
+        "| way | one image, median | range | runs | times faster than published | build and first run | peak memory "
+        "| largest difference |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     published = next((row.seconds for row in speed.rows if row.way == "published"), None)
     for row in speed.rows:
         ratio = "" if published is None else f"{published / row.seconds:.1f}"
         build = f"{row.build_seconds:.1f} s" if row.build_seconds else ""
+        runs = f"{_range(row.samples)} | {len(row.samples)}"
         lines.append(
-            f"| {row.way} | {row.seconds:.2f} s | {ratio} | {build} | {row.peak_memory_gb:.1f} GB | "
+            f"| {row.way} | {row.seconds:.2f} s | {runs} | {ratio} | {build} | {row.peak_memory_gb:.1f} GB | "
             f"{row.difference:.1g} |"
         )
     ratios = {way: speed.times_faster(way) for way in ("published", "published-by-vote", "plain")}
@@ -140,14 +163,36 @@ def speed_sections(speed: EngineSpeed) -> str:
     share = speed.share_of_roof
     told += [] if share is None else [f"{100 * share:.0f} % of the machine's bfloat16 matrix rate"]
     lines += ["", f"Fastest: {speed.fastest.way}, {', '.join(told)} ({speed.gigaflop:.0f} GFLOP an image)."]
-    if speed.volume_seconds:
-        volumes = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in speed.volume_seconds.items())
-        lines += ["", f"A hippocampus volume from file to saved result: {volumes}."]
+    if speed.volumes:
+        told = [
+            f"{volume.engine} {median(volume.samples):.1f} s ({_range(volume.samples)}, {len(volume.samples)} run(s))"
+            for volume in speed.volumes
+        ]
+        lines += [
+            "",
+            f"A hippocampus volume from file to saved result, warm (all loaded and compiled): {'; '.join(told)}.",
+        ]
     if speed.exports:
+        lines += ["", "Exports, once each:"]
         lines += ["", "| export, gate included | engine | precision | time | peak memory |", "|---|---|---|---|---|"]
         lines += [
             f"| {export.model} | {export.engine} | {export.precision} | {export.seconds:.0f} s"
             f"{', refused by the gate' if export.refused else ''} | {export.peak_memory_gb:.1f} GB |"
             for export in speed.exports
         ]
-    return "\n".join([*lines, "", machine_sentence(speed.machine)])
+    return "\n".join([*lines, "", _runs(speed), "", machine_sentence(speed.machine)])
+
+
+def _range(samples: Sequence[float]) -> str:
+    return f"{min(samples):.2f} to {max(samples):.2f} s" if len(samples) > 1 else ""
+
+
+def _runs(speed: EngineSpeed) -> str:
+    """Which run each part comes from."""
+    parts = {
+        "ways": {row.run for row in speed.rows},
+        "volumes": {volume.run for volume in speed.volumes},
+        "exports": {export.run for export in speed.exports},
+    }
+    told = {name: ", ".join(sorted(runs - {""})) for name, runs in parts.items()}
+    return f"Measured: {'; '.join(f'{name} on {runs}' for name, runs in told.items() if runs)}."

@@ -19,6 +19,7 @@ from cdal_trainer.cases import LabelledCase, labelled_cases
 __all__ = ["Inputs", "find_inputs"]
 
 _SYNTHETIC_SIDE = 512
+_SAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Inputs:
     Attributes:
         paths: a case each.
         images: float32 [n, channel, h, w], from the middle of the first case outwards.
+        samples: up to four images of each case, for the gate.
         labelled: with their label maps, where those are known.
         description: where they come from, in words.
     """
 
     paths: tuple[Path, ...]
     images: NDArray[np.float32]
+    samples: tuple[NDArray[np.float32], ...]
     labelled: tuple[LabelledCase, ...]
     description: str
 
@@ -53,7 +56,7 @@ def find_inputs(manifest: Manifest, data: Path | None, cases: int, folder: Path)
 
     Raises:
         TrainingError: if the data folder is unusable.
-        ReadError: if its first image cannot be read.
+        ReadError: if an image cannot be read.
     """
     labelled: tuple[LabelledCase, ...] = ()
     paths: tuple[Path, ...]
@@ -62,10 +65,18 @@ def find_inputs(manifest: Manifest, data: Path | None, cases: int, folder: Path)
     else:
         labelled = _evenly(labelled_cases(data), max(cases, 1))
         paths, description = tuple(case.image for case in labelled), f"{len(labelled)} labelled case(s)"
-    study = match_channels(read_study(discover([paths[0]])[0]), manifest.plan)
+    images = _images(manifest, paths[0])
+    further = (_images(manifest, path) for path in paths[1:])
+    samples = tuple(case[:_SAMPLES] for case in (images, *further))
+    return Inputs(paths, images, samples, labelled, description)
+
+
+def _images(manifest: Manifest, path: Path) -> NDArray[np.float32]:
+    """Network inputs of a case, from the middle outwards."""
+    study = match_channels(read_study(discover([path])[0]), manifest.plan)
     images = prepare(study, manifest.plan).images
     order = np.argsort(np.abs(np.arange(len(images)) - len(images) // 2), kind="stable")
-    return Inputs(paths, images[order], labelled, description)
+    return images[order]
 
 
 def _evenly(cases: Sequence[LabelledCase], count: int) -> tuple[LabelledCase, ...]:

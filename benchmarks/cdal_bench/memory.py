@@ -35,7 +35,9 @@ def peak_mb(run: Callable[[], object], device: str) -> float | None:
 
 def largest_mb() -> float:
     """The largest memory of this process since its start; 0 where the system does not tell."""
-    try:
+    if (peak := _status("VmHWM")) is not None:
+        return peak
+    try:  # a worse witness: it starts from the peak of whoever started the process
         import resource
     except ImportError:  # Windows
         return 0.0

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from cdal_sdk.bundle import Model
 from cdal_sdk.diffusion import Sampling
-from cdal_sdk.engines import Engine, EngineCache, EngineRequest, default_cache_folder, engine_names, make_engine
+from cdal_sdk.engines import (
+    Engine,
+    EngineCache,
+    EngineRequest,
+    candidates,
+    default_cache_folder,
+    engine_names,
+    make_engine,
+)
 
-__all__ = ["engine_precision", "make_own_engine", "own_engine_names"]
+__all__ = ["engine_precision", "make_own_engine", "own_engine_names", "runs_on"]
 
 _PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -14,6 +22,11 @@ _PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 def own_engine_names() -> tuple[str, ...]:
     """Every engine that there is, installed or not, without "auto"."""
     return tuple(name for name in engine_names() if name != "auto")
+
+
+def runs_on(name: str, device: str) -> bool:
+    """Whether an engine should run on a device once its packages are installed."""
+    return name == "torch" or any(kind.name == name for kind in candidates(device))
 
 
 def make_own_engine(name: str, model: Model, sampling: Sampling, device: str) -> Engine:

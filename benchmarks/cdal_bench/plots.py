@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cdal_bench.report import duration
 from cdal_bench.results import Result, Row
+from cdal_sdk.atomic import atomic
 from cdal_sdk.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def draw_plots(result: Result, folder: Path, prefix: str = "") -> dict[str, str]
 
     Raises:
         MissingExtraError: if matplotlib is not installed.
+        OutputError: if one cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for title, (name, draw) in _plots(result).items():
         _save(folder / (prefix + name), title, draw)
     return {title: prefix + name for title, name in pictures(result).items()}
@@ -70,7 +71,8 @@ def _save(path: Path, title: str, draw: Callable[[Axes], None]) -> None:
     draw(axes)
     axes.set_title(title, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 def _latency(axes: Axes, result: Result) -> None:
@@ -87,7 +89,7 @@ def _latency(axes: Axes, result: Result) -> None:
 def _dice(axes: Axes, result: Result) -> None:
     for row in (row for row in result.rows if row.dice):
         x, y = row.network.p50.value / 1000, sum(row.dice.values()) / len(row.dice)
-        axes.scatter(x, y, s=60, label=_name(row))
+        axes.scatter(x, y, s=60, label=f"{_name(row)}, {row.note}" if row.note else _name(row))
     axes.set_xscale("log")
     axes.margins(x=0.2, y=0.2)
     axes.legend(frameon=False)
@@ -125,11 +127,10 @@ def _scaling(axes: Axes, result: Result, axis: str) -> None:
         twin = target if target is not axes else twin
         colour = _OURS if target is axes else "#d97706"
         target.scatter(series.x, series.y, color=colour)
-        line = [series.intercept + series.slope * x for x in series.x]
-        target.plot(series.x, line, color=colour, linewidth=1, linestyle="--")
+        target.plot(series.x, series.fitted(), color=colour, linewidth=1, linestyle="--")
         target.set_ylabel(series.cost, color=colour)
         target.set_ylim(bottom=0, top=1.15 * max(series.y))
-    axes.set_xlabel(axis)
+    axes.set_xlabel(f"{axis} (engine {result.scaling_engine}; dashed: the better fit of line and power law)")
 
 
 def _name(row: Row) -> str:

@@ -4,18 +4,20 @@
     python -m cdal_bench.quick --write    # store the ratios of this machine
 
 Ratios only, never times: all contenders run interleaved in one process, so that a slow or busy machine changes both
-sides. The limits are wide, half of the stored ratio, so that only a real loss trips them.
+sides. The limits are wide, half of the stored ratio, so that only a real loss trips them. A stored ratio that cannot be
+measured is a loss, too, unless a package is missing or the machine has no such device.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from cdal_bench.benchmark import Request, run_benchmark
+from cdal_bench.benchmark import run_benchmark
 from cdal_bench.contenders import choose
+from cdal_bench.request import Request
 from cdal_bench.results import Result
 from cdal_sdk.errors import ReadError
 
@@ -34,6 +36,7 @@ def quick_request(model: str = "hippocampus") -> Request:
         repetitions=9,
         warmup=1,
         seconds=90.0,
+        longest_s=1.0,
         cold=False,
     )
 
@@ -43,13 +46,24 @@ def measure(result: Result) -> dict[str, float]:
     return {f"{ratio.slow}/{ratio.fast}": ratio.times.value for ratio in result.ratios}
 
 
-def losses(found: Mapping[str, float], stored: Mapping[str, float], slack: float = SLACK) -> list[str]:
-    """A sentence for each stored ratio that fell below its limit. An engine that is not installed here is no loss."""
-    return [
-        f"{pair}: {found[pair]:.3g} times, stored {expected:.3g}, limit {slack * expected:.3g}"
-        for pair, expected in stored.items()
-        if pair in found and found[pair] < slack * expected
-    ]
+def losses(
+    found: Mapping[str, float], stored: Mapping[str, float], excused: Collection[str] = (), slack: float = SLACK
+) -> list[str]:
+    """A sentence for each stored ratio that fell below its limit, or is missing.
+
+    Args:
+        found: measured.
+        stored: expected.
+        excused: contenders that cannot run here, whose ratios may be missing.
+        slack: share of the stored ratio that must be left.
+    """
+    lost = []
+    for pair, expected in stored.items():
+        if pair in found and found[pair] < slack * expected:
+            lost.append(f"{pair}: {found[pair]:.3g} times, stored {expected:.3g}, limit {slack * expected:.3g}")
+        elif pair not in found and not set(pair.split("/")) & set(excused):
+            lost.append(f"{pair}: not measured, stored {expected:.3g}")
+    return lost
 
 
 def read_ratios(path: Path = _STORED) -> dict[str, float]:
@@ -74,15 +88,18 @@ def write_ratios(found: Mapping[str, float], path: Path = _STORED) -> None:
 
 def run(arguments: list[str], tell: Callable[[str], object], request: Request | None = None) -> int:
     """Measure, then store or compare; returns the exit code."""
-    found = measure(run_benchmark(request or quick_request()))
+    result = run_benchmark(request or quick_request())
+    found = measure(result)
     if "--write" in arguments:
         write_ratios(found)
         return 0
     for pair, value in found.items():
         tell(f"{pair}: {value:.3g}\n")
-    lost = losses(found, read_ratios())
+    for name, reason in result.failed.items():
+        tell(f"failed: {name}: {reason}\n")
+    lost = losses(found, read_ratios(), result.unavailable)
     for sentence in lost:
-        tell(f"slower than it was: {sentence}\n")
+        tell(f"worse than it was: {sentence}\n")
     return 1 if lost else 0
 
 

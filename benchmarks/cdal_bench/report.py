@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cdal_bench.intervals import Interval
-from cdal_bench.results import Machine, Ratio, Result, Row
+from cdal_bench.intervals import Interval, interval_words
+from cdal_bench.results import Latency, Machine, Ratio, Result, Row
 
 __all__ = [
     "duration",
@@ -55,33 +55,60 @@ def report_markdown(result: Result, pictures: Mapping[str, str] | None = None) -
         "",
         f"One image of {' x '.join(map(str, setting.image))} (channels, height, width), {setting.labels} label "
         f"channel(s), {setting.votes} votes, weights {weights}; images: {setting.images}. {setting.repetitions} "
-        f"interleaved round(s) in shuffled order after {setting.warmup} warm-up run(s). Intervals: 95 %, bootstrap.",
+        f"interleaved round(s) in shuffled order after {setting.warmup} warm-up run(s).",
         "",
         machine_sentence(result.machine),
         "",
         *tables(result),
     ]
-    if result.unavailable:
-        lines += ["", "Not available here:", ""]
-        lines += [f"- {name}: {reason}" for name, reason in result.unavailable.items()]
+    for words, reasons in (("Not available here:", result.unavailable), ("Failed here:", result.failed)):
+        if reasons:
+            lines += ["", words, "", *(f"- {name}: {reason}" for name, reason in reasons.items())]
     for title, name in (pictures or {}).items():
         lines += ["", f"![{title}]({name})"]
     return "\n".join(lines) + "\n"
 
 
 def headline(result: Result) -> str:
-    """The result in a sentence: our fastest against SegDiff, with the arithmetic beside it."""
-    told = []
-    for slow, words in (("segdiff-published", "SegDiff as published"), ("segdiff-fast", "SegDiff made fast")):
-        candidates = [ratio for ratio in result.ratios if ratio.slow == slow]
-        if candidates:
-            best = max(candidates, key=lambda ratio: ratio.times.value)
-            row, theirs = result.row(best.fast), result.row(slow)
-            suffix = ", extrapolated" if theirs is not None and theirs.extrapolated else ""
-            title = row.title if row is not None else best.fast
-            told.append(f"{title} is {times(best.times.value)} faster than {words} ({_range(best.times)}{suffix})")
-    where = result.machine.accelerator or f"{result.machine.threads} CPU thread(s)"
-    return f"On {where}: {'; '.join(told)}." if told else f"On {where}."
+    """The result in a sentence: our fastest that the gate has not refused, against SegDiff.
+
+    Against SegDiff as published, that is, and against whichever SegDiff with all its steps was fastest.
+    """
+    where = f"On {result.machine.accelerator or f'{result.machine.threads} CPU thread(s)'}"
+    rows = {row.name: row for row in result.rows}
+    ratios = {(ratio.slow, ratio.fast): ratio for ratio in result.ratios}
+    rivals = _rivals(result.rows)
+    fasts = [rows[fast] for slow, fast in ratios if slow in {row.name for row in rivals}]
+    ours = [row for row in fasts if row.gate is None or row.gate.passed]
+    if not ours:
+        return f"{where}."
+    best = min(ours, key=_median)
+    told = [
+        f"{times(ratio.times.value)} faster than {row.title} in {row.precision} ({_ends(ratio, rows)})"
+        for row in rivals
+        if (ratio := ratios.get((row.name, best.name)))
+    ]
+    return f"{where}, {best.title} in {best.precision}: {'; '.join(told)}."
+
+
+def _rivals(rows: Sequence[Row]) -> list[Row]:
+    """SegDiff as published, and the fastest one with all its steps, where they took part."""
+    segdiff = [row for row in rows if row.name.startswith("segdiff")]
+    whole = [row for row in segdiff if row.steps == max(other.steps for other in segdiff)]
+    published = [row for row in whole if row.name == "segdiff-published"]
+    return published + [row for row in sorted(whole, key=_median)[:1] if row not in published]
+
+
+def _median(row: Row) -> float:
+    return row.network.p50.value
+
+
+def _ends(ratio: Ratio, rows: Mapping[str, Row]) -> str:
+    """The interval of a ratio, what it is, and whether it was extrapolated."""
+    slow, fast = rows[ratio.slow], rows[ratio.fast]
+    words = interval_words(min(len(row.network.samples_ms) for row in (slow, fast)))
+    ends = [f"{times(ratio.times.low)} to {times(ratio.times.high)}, {words}"] if words else []
+    return ", ".join([*ends, *(["extrapolated"] if slow.extrapolated or fast.extrapolated else [])] or ["one round"])
 
 
 def machine_sentence(machine: Machine) -> str:
@@ -109,11 +136,15 @@ def tables(result: Result) -> list[str]:
 
 def table(result: Result) -> list[str]:
     """Contenders, slowest first."""
-    rows = sorted(result.rows, key=lambda row: -row.network.p50.value)
+    rows = sorted(result.rows, key=_median, reverse=True)
     labels = sorted({label for row in rows for label in row.dice})
-    header = ["contender", "NFE (steps x votes)", "encoder runs", "GFLOP", "precision", "one image, p50", "roofline"]
-    if any(row.case_ms for row in rows):
-        header.append("file to file")
+    header = ["contender", "NFE (steps x votes)", "encoder runs", "GFLOP", "precision"]
+    header += [_median_header("one image", [row.network for row in rows]), "roofline"]
+    cases = [row.case for row in rows if row.case]
+    if cases:
+        header.append(_median_header("file to file", cases))
+    gated = any(row.gate for row in rows)
+    header += ["gate"] * gated
     header += [f"Dice {label}" for label in labels]
     lines = [_line(header), _line(["---"] * len(header))]
     for row in rows:
@@ -127,22 +158,34 @@ def table(result: Result) -> list[str]:
             f"{_spread(row.network.p50)}{mark}",
             "" if row.roofline is None else f"{100 * row.roofline:.0f} %",
         ]
-        if any(other.case_ms for other in rows):
-            cells.append(f"{duration(row.case_ms.value)}{mark}" if row.case_ms else "")
-        cells += [f"{row.dice[label]:.3f}" if label in row.dice else "" for label in labels]
+        if cases:
+            cells.append(f"{_spread(row.case.p50)}{mark}" if row.case else "")
+        if gated:
+            cells.append("" if row.gate is None else "passed" if row.gate.passed else "refused")
+        note = f" ({row.note})" if row.note else ""
+        cells += [f"{row.dice[label]:.3f}{note}" if label in row.dice else "" for label in labels]
         lines.append(_line(cells))
     notes = [f"- {row.title}: {row.extrapolated}." for row in rows if row.extrapolated]
+    refused = [row for row in rows if row.gate and not row.gate.passed]
+    notes += [f"- {row.title}: refused by the gate ({row.gate.figures})." for row in refused if row.gate]
     return [*lines, "", *notes]
+
+
+def _median_header(what: str, latencies: Sequence[Latency]) -> str:
+    words = interval_words(min(len(latency.samples_ms) for latency in latencies))
+    return f"{what}, p50 ({words})" if words else f"{what}, p50"
 
 
 def ratio_table(ratios: Sequence[Ratio], rows: Mapping[str, Row]) -> list[str]:
     """Who is how much faster than whom, beside what the arithmetic alone would give."""
     if not ratios:
         return []
-    lines = ["", _line(["faster", "than", "measured", "by arithmetic"]), _line(["---"] * 4)]
+    words = interval_words(min(len(row.network.samples_ms) for row in rows.values()))
+    header = ["faster", "than", f"measured ({words})" if words else "measured", "by arithmetic"]
+    lines = ["", _line(header), _line(["---"] * 4)]
     for ratio in ratios:
         mark = " *extrapolated*" if rows[ratio.slow].extrapolated or rows[ratio.fast].extrapolated else ""
-        measured = f"{times(ratio.times.value)} ({_range(ratio.times)}){mark}"
+        measured = f"{times(ratio.times.value)}{_range(ratio.times)}{mark}"
         lines.append(_line([rows[ratio.fast].title, rows[ratio.slow].title, measured, times(ratio.arithmetic)]))
     return lines
 
@@ -151,16 +194,13 @@ def _details(rows: Sequence[Row]) -> list[str]:
     """Tails, throughput, start, memory, energy; columns in which nobody has anything are left out."""
     columns = {
         "samples": [str(len(row.network.samples_ms)) for row in rows],
-        "p95": [_tail(row, row.network.p95, _HONEST_P95) for row in rows],
-        "p99": [_tail(row, row.network.p99, _HONEST_P99) for row in rows],
-        "images/s by batch": [
-            ", ".join(f"{entry.batch}: {entry.images_per_second:.3g}" for entry in row.throughput) for row in rows
-        ],
-        "cold start": [
-            duration(1000 * row.start.cold_s) if row.start and row.start.cold_s is not None else "" for row in rows
-        ],
-        "building": [duration(1000 * row.start.build_s) if row.start else "" for row in rows],
-        "peak memory": [f"{row.start.peak_mb:,.0f} MB" if row.start else "" for row in rows],
+        "p95": [_tail(row.network, row.network.p95, _HONEST_P95) for row in rows],
+        "p99": [_tail(row.network, row.network.p99, _HONEST_P99) for row in rows],
+        "file to file, p95": [_tail(row.case, row.case.p95, _HONEST_P95) if row.case else "" for row in rows],
+        "images/s by batch": [_throughput(row) for row in rows],
+        "build and first run, caches empty": [_seconds(row.start.build_s if row.start else None) for row in rows],
+        "cold start, caches full": [_seconds(row.start.cold_s if row.start else None) for row in rows],
+        "peak memory": [f"{row.start.peak_mb:,.0f} MB" if row.start and row.start.peak_mb else "" for row in rows],
         "energy": ["" if row.joules is None else f"{row.joules:.3g} J" for row in rows],
     }
     told = {name: cells for name, cells in columns.items() if any(cells)}
@@ -168,9 +208,18 @@ def _details(rows: Sequence[Row]) -> list[str]:
     return lines + [_line([row.title, *(cells[number] for cells in told.values())]) for number, row in enumerate(rows)]
 
 
-def _tail(row: Row, value: Interval, samples: int) -> str:
+def _tail(latency: Latency, value: Interval, samples: int) -> str:
     """A high percentile, where there are samples enough for it."""
-    return _spread(value) if len(row.network.samples_ms) >= samples else ""
+    return _spread(value) if len(latency.samples_ms) >= samples else ""
+
+
+def _throughput(row: Row) -> str:
+    told = ", ".join(f"{entry.batch}: {entry.images_per_second:.3g}" for entry in row.throughput)
+    return f"{told} *extrapolated*" if told and row.extrapolated else told
+
+
+def _seconds(seconds: float | None) -> str:
+    return "" if seconds is None else duration(1000 * seconds)
 
 
 def stage_table(rows: Sequence[Row]) -> list[str]:
@@ -190,11 +239,13 @@ def stage_table(rows: Sequence[Row]) -> list[str]:
 def _scaling_table(result: Result) -> list[str]:
     if not result.scaling:
         return []
-    lines = ["", _line(["grows with", "cost", "from", "to", "slope", "power law"]), _line(["---"] * 6)]
+    header = ["grows with", "cost", "from", "to", "slope", "power law", "better fit"]
+    lines = ["", f"Growth with the engine {result.scaling_engine}:", "", _line(header), _line(["---"] * len(header))]
     for series in result.scaling:
         first, last = (f"{y:.4g} at {x:g}" for x, y in ((series.x[0], series.y[0]), (series.x[-1], series.y[-1])))
         power = "" if series.exponent is None else f"{series.axis}^{series.exponent:.2f}"
-        lines.append(_line([series.axis, series.cost, first, last, f"{series.slope:.3g} each", power]))
+        better = "line" if series.straight else "power law"
+        lines.append(_line([series.axis, series.cost, first, last, f"{series.slope:.3g} each", power, better]))
     return lines
 
 
@@ -205,7 +256,7 @@ def _spread(interval: Interval) -> str:
 
 
 def _range(interval: Interval) -> str:
-    return f"{times(interval.low)} to {times(interval.high)}"
+    return "" if interval.low == interval.high else f" ({times(interval.low)} to {times(interval.high)})"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from cdal_bench.intervals import Interval, percentile
+from cdal_sdk.atomic import atomic
 from cdal_sdk.bundle.strict import convert_strictly
 from cdal_sdk.errors import ReadError
 
@@ -23,11 +26,12 @@ __all__ = [
     "Setting",
     "Start",
     "Throughput",
+    "Verdict",
     "read_result",
     "write_result",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds for one 2-D image, one sample a repetition."""
+    """Milliseconds for one image or one case, a sample a round."""
 
     samples_ms: tuple[float, ...]
     p50: Interval
@@ -112,15 +116,29 @@ class Start:
     """A fresh process up to its first result.
 
     Attributes:
-        cold_s: from the start of the process to the first result, imports included; None where the first result
-            would take too long.
-        build_s: of that, loading weights and making the engine.
-        peak_mb: largest memory of the process by then; on a GPU, of PyTorch's allocator there.
+        cold_s: from the start of the process to the first result, imports included, with every cache filled; None
+            where the first result would take too long.
+        build_s: with empty caches, from loading weights to the end of the first run (of an extrapolated inference, of
+            each part once): what building or compiling costs whoever comes first.
+        peak_mb: largest memory of the process of the cold start; on a GPU, of PyTorch's allocator there.
     """
 
     cold_s: float | None
-    build_s: float
-    peak_mb: float
+    build_s: float | None
+    peak_mb: float | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says of an engine on the benchmark's own images; engines are timed whatever it says.
+
+    Attributes:
+        passed: whether the SDK would use it.
+        figures: how far it is from the float32 reference.
+    """
+
+    passed: bool
+    figures: str
 
 
 @dataclass(frozen=True)
@@ -136,15 +154,17 @@ class Row:
         evaluations: of the network for one image, encoder apart (NFE).
         encoder_evaluations: of the image encoder for one image.
         gflop: arithmetic for one image.
-        network: latency of the network alone, images in memory.
+        network: latency of the network alone for one 2-D image in memory.
         extrapolated: how, where the latency was measured on a part of the inference; None where it ran whole.
         roofline: share of the machine's measured matrix rate that it reaches, 0 to 1.
         stages_ms: median of each stage of a case, from file to file.
-        case_ms: the sum of those, with its interval.
+        case: the sum of those, a sample a repetition.
         throughput: by batch size.
         start: of a fresh process.
         joules: energy of one image, where the driver tells it.
         dice: by label, on the labelled images given; empty without.
+        note: what has to be told with its Dice, such as "not converged".
+        gate: the verdict on one of our engines; None for others, and for random weights.
     """
 
     name: str
@@ -159,11 +179,13 @@ class Row:
     extrapolated: str | None = None
     roofline: float | None = None
     stages_ms: dict[str, float] = field(default_factory=dict)
-    case_ms: Interval | None = None
+    case: Latency | None = None
     throughput: tuple[Throughput, ...] = ()
     start: Start | None = None
     joules: float | None = None
     dice: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+    gate: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -205,17 +227,56 @@ class Series:
     intercept: float
     exponent: float | None
 
+    @property
+    def straight(self) -> bool:
+        """Whether the line fits at least as well as the power law."""
+        if self.exponent is None:
+            return True
+        return self._misfit(self._line()) <= self._misfit(self._power())
+
+    def fitted(self) -> list[float]:
+        """The better fit at the sizes."""
+        return [float(y) for y in (self._line() if self.straight else self._power())]
+
+    def _line(self) -> NDArray[np.float64]:
+        return self.intercept + self.slope * np.asarray(self.x)
+
+    def _power(self) -> NDArray[np.float64]:
+        """Least squares on logarithms goes through their mean."""
+        x, y = np.log(self.x), np.log(self.y)
+        curve: NDArray[np.float64] = np.exp(y.mean() + (self.exponent or 0.0) * (x - x.mean()))
+        return curve
+
+    def _misfit(self, curve: NDArray[np.float64]) -> float:
+        """Of relative errors, so that small sizes count as much as large ones."""
+        return float(np.square(curve / np.asarray(self.y) - 1).sum())
+
 
 @dataclass(frozen=True)
 class Result:
-    """One run of the benchmark."""
+    """One run of the benchmark.
+
+    Attributes:
+        setting: what was compared.
+        machine: where.
+        rows: the contenders.
+        ratios: of ours to the others.
+        unavailable: reasons by contender: a package that is not installed, or an engine of another device.
+        failed: reasons by contender that should run here and could not be made.
+        scaling: how costs grow.
+        scaling_engine: ours that was studied for it; "" without.
+        version: of the SDK.
+        schema: of this format.
+    """
 
     setting: Setting
     machine: Machine
     rows: tuple[Row, ...]
     ratios: tuple[Ratio, ...]
     unavailable: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     scaling: tuple[Series, ...] = ()
+    scaling_engine: str = ""
     version: str = ""
     schema: int = SCHEMA_VERSION
 
@@ -225,9 +286,13 @@ class Result:
 
 
 def write_result(result: Result, path: Path) -> None:
-    """Write the JSON, figures rounded to five significant digits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_rounded(msgspec.to_builtins(result)), indent=1) + "\n", encoding="utf-8")
+    """Write the JSON, figures rounded to five significant digits.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(_rounded(msgspec.to_builtins(result)), indent=1) + "\n", encoding="utf-8")
 
 
 def _rounded(data: object) -> object:

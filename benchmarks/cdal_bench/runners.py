@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cdal_bench.baselines import Baseline
+from cdal_bench.compiled import CompiledMethod, CompiledSegDiff, compiled_precision
 from cdal_bench.segdiff import SegDiff, ddim_steps
-from cdal_bench.segdiff.sampler import ancestral_step, ddim, predictor, sample, vote_noise
+from cdal_bench.segdiff.sampler import Denoiser, ancestral_step, ddim, predictor, sample, vote_noise
 from cdal_sdk.diffusion import vote_statistics
 from cdal_sdk.engines import Engine, Precision, VoteMaps
 
@@ -59,7 +60,7 @@ class SegDiffRunner:
         device: "cpu" or "cuda".
         variant: "published" is float32 as PyTorch runs it, votes one after the other, the encoder at every step;
             "hoisted" has the encoder once an image; "fast" computes in bfloat16, channels last, and on CUDA compiled
-            with the votes as one batch, besides.
+            with the votes as one batch, besides; "openvino" is the hoisted one compiled by OpenVINO, for CPUs.
         few_steps: number of DDIM steps instead of all the ancestral ones.
     """
 
@@ -72,7 +73,7 @@ class SegDiffRunner:
         seed: int,
         device: str,
         *,
-        variant: Literal["published", "hoisted", "fast"],
+        variant: Literal["published", "hoisted", "fast", "openvino"],
         few_steps: int | None = None,
     ) -> None:
         self.device, self.votes, self.seed = device, votes, seed
@@ -80,11 +81,15 @@ class SegDiffRunner:
         self._hoist, self._fast = variant != "published", variant == "fast"
         self.precision: Precision = "bf16" if self._fast else "fp32"
         self._at_once = votes if self._fast and device == "cuda" else 1
-        self._model = model.to(device)
+        self._model: Denoiser = model.to(device)
+        if variant == "openvino":
+            self.precision = compiled_precision(device)
+            self._model = CompiledSegDiff(model, self.precision)
         if self._fast:
-            self._model = self._model.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model = model.to(device, torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             if device == "cuda":
-                self._model.denoise = torch.compile(self._model.denoise)  # type: ignore[method-assign]
+                model.denoise = torch.compile(model.denoise)  # type: ignore[method-assign]
+            self._model = model
 
     @torch.inference_mode()
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
@@ -136,15 +141,16 @@ class SegDiffRunner:
 
 
 class BaselineRunner:
-    """A supervised baseline: one evaluation, float32 eager."""
+    """A supervised baseline: one evaluation, eager in float32, or compiled by OpenVINO."""
 
-    def __init__(self, model: Baseline, device: str) -> None:
+    def __init__(self, model: Baseline, device: str, *, compiled: bool = False) -> None:
         self.name: str = model.name
-        self.precision: Precision = "fp32"
+        self.precision: Precision = compiled_precision(device) if compiled else "fp32"
         self.device = device
-        self._model = model.to(device)
+        model = model.to(device)
+        self._label = CompiledMethod(model, "label", self.precision) if compiled else model.label
 
     @torch.inference_mode()
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
-        return maps_of(self._model.label(torch.from_numpy(images).to(self.device))[None])
+        return maps_of(self._label(torch.from_numpy(images).to(self.device))[None])

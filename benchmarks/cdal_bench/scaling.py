@@ -18,16 +18,17 @@ from cdal_bench.contenders import OWN, PLAIN, PUBLISHED
 from cdal_bench.inputs import find_inputs
 from cdal_bench.memory import peak_mb, resident_mb
 from cdal_bench.own_engines import make_own_engine
-from cdal_bench.results import Series
+from cdal_bench.results import Result, Series
 from cdal_sdk.bundle import load_model
 from cdal_sdk.diffusion import Schedule, paper_betas
 from cdal_sdk.engines import Engine
+from cdal_sdk.errors import UsageError
 from cdal_sdk.segmenter import Segmenter
 
 if TYPE_CHECKING:
-    from cdal_bench.benchmark import Request
+    from cdal_bench.request import Request
 
-__all__ = ["fit", "study_scaling"]
+__all__ = ["first_engine", "fit", "study_scaling"]
 
 _RUNS = 3
 _CASES = 24
@@ -40,15 +41,28 @@ Point = tuple[float, float, float | None]
 """Size, milliseconds, megabytes."""
 
 
-def study_scaling(request: Request, say: Callable[[str], None] = lambda _: None) -> tuple[Series, ...]:
-    """Measure the growth of a model's costs with the first of our engines that a request names.
+def first_engine(asked: Sequence[str], result: Result) -> str:
+    """The first engine asked for that could be made; "auto" is the fastest kind, the reference last.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    rows = [row.name for row in result.rows if row.name.startswith(OWN) and row.name != PUBLISHED]
+    own = [name.removeprefix(OWN) for name in rows if name != PLAIN] + ["torch"] * (PLAIN in rows)
+    for name in asked:
+        if name in own or (name == "auto" and own):
+            return own[0] if name == "auto" else name
+    raise UsageError("there is no engine of ours to study the scaling with", remedy="name one with --engine")
+
+
+def study_scaling(request: Request, engine: str, say: Callable[[str], None] = lambda _: None) -> tuple[Series, ...]:
+    """Measure the growth of a model's costs.
 
     Args:
-        request: model, engine, device and data.
+        request: model, device and data.
+        engine: ours, by name.
         say: told what is being done.
     """
-    own = [name for name in request.contenders if name.startswith(OWN) and name != PUBLISHED]
-    engine = own[-1].removeprefix(OWN) if own and own[-1] != PLAIN else "torch"
     with tempfile.TemporaryDirectory() as folder:
         subject = load_subject(request.model, Path(folder), request.seed)
         studies: dict[str, Iterator[Point]] = {

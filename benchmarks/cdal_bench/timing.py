@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cdal_bench.runners import Part
 from cdal_sdk.engines import Engine
 
-__all__ = ["Clock", "Task", "interleave", "task"]
+__all__ = ["Clock", "Task", "expected_seconds", "interleave", "task"]
 
 Clock = Callable[[], float]
 
@@ -40,6 +40,18 @@ def task(engine: Engine, images: NDArray[np.float32], *, full: bool) -> Task:
         return Task(parts, None)
     text = " + ".join(f"{part.times} x {part.name}" for part in parts)
     return Task(parts, f"extrapolated: {text}, each measured once a round")
+
+
+def expected_seconds(engine: Engine, images: NDArray[np.float32], clock: Clock = time.perf_counter) -> float:
+    """What the whole inference should take, by its parts after a warm-up; 0 for what cannot be taken apart."""
+    taken_apart = getattr(engine, "parts", None)
+    total = 0.0
+    for part in taken_apart(images) if taken_apart is not None else ():
+        part.run()
+        start = clock()
+        part.run()
+        total += part.times * (clock() - start)
+    return total
 
 
 def interleave(

@@ -9,15 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from cdal_bench.benchmark import Request, run_benchmark
+from cdal_bench import probe as probe_module
+from cdal_bench.benchmark import run_benchmark
+from cdal_bench.compiled import compiled_precision
 from cdal_bench.configurations import PAPER, Subject, load_subject, segdiff_config
 from cdal_bench.contenders import choose, prepare_contender
 from cdal_bench.plots import draw_plots
 from cdal_bench.probe import Probe, probe
 from cdal_bench.report import duration, report_markdown, times
-from cdal_bench.results import Result, read_result, write_result
+from cdal_bench.request import Request
+from cdal_bench.results import Result, Start, read_result, write_result
 from cdal_bench.segdiff import SegDiffConfig
 from cdal_sdk.errors import EngineError, ReadError, UsageError
+from tests.bench.test_publish import MACHINE
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +34,19 @@ def result(model: Path, task: Path, checkpoints: dict[str, Path]) -> Result:
         cases=2,
         repetitions=2,
         warmup=0,
+        longest_s=0.0,
         cold=False,
         weights=checkpoints,
+        notes={"segdiff": "not converged"},
     )
     return run_benchmark(request)
+
+
+@pytest.fixture
+def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose matrix rates need not be measured."""
+    monkeypatch.setattr("cdal_bench.benchmark.describe_machine", lambda device: MACHINE)
+    monkeypatch.setattr("cdal_bench.benchmark.matrix_rates", lambda device: MACHINE.gflops)
 
 
 def test_every_contender_has_a_row_with_its_cost(result):
@@ -41,6 +54,7 @@ def test_every_contender_has_a_row_with_its_cost(result):
     assert cost == {
         "segdiff-published": (100, 2, 200, 200),
         "segdiff-fast": (100, 2, 200, 1),
+        "segdiff-openvino": (100, 2, 200, 1),
         "segdiff-ddim": (10, 2, 20, 1),
         "cdal-published": (2, 2, 4, 4),
         "cdal-plain": (2, 2, 4, 1),
@@ -62,12 +76,47 @@ def test_what_was_not_run_whole_says_so_and_has_no_dice(result):
         assert [entry.batch for entry in row.throughput] == ([1] if extrapolated else [1, 2])
         assert row.stages_ms.keys() == {"read", "prepare", "engine", "restore", "write"}
         assert row.stages_ms["engine"] > 0
-        assert row.case_ms is not None
-        assert row.case_ms.value > row.stages_ms["engine"]
+        assert row.case is not None
+        assert len(row.case.samples_ms) == 2
+        assert row.case.p50.value > row.stages_ms["engine"]
+        assert row.note == ("not converged" if row.name.startswith("segdiff") else "")
     page = report_markdown(result)
     (line,) = (line for line in page.splitlines() if line.startswith("| SegDiff as published |") and "200 (100" in line)
     assert "*extrapolated*" in line
     assert "200 x step, each measured once a round" in page
+    (line,) = (line for line in page.splitlines() if line.startswith("| SegDiff as published | 2 |"))
+    assert line.count("*extrapolated*") == 1, "its throughput, too"
+
+
+def test_what_takes_little_time_runs_whole(model, known_machine):
+    request = Request(str(model), choose(["cdal-published"], []), cases=0, repetitions=1, warmup=0, cold=False)
+    assert run_benchmark(request).rows[0].extrapolated is None
+
+
+def test_our_engines_are_held_against_the_reference_on_the_images_measured(result):
+    verdicts = {row.name: row.gate for row in result.rows if row.gate}
+    assert set(verdicts) == {"cdal-torchscript"}
+    assert verdicts["cdal-torchscript"].passed
+    assert "8 images" in verdicts["cdal-torchscript"].figures, "four of each case"
+    assert "| passed |" in report_markdown(result)
+
+
+def test_compiled_baselines_take_part_with_their_precision_and_the_same_weights(model, checkpoints, known_machine):
+    pytest.importorskip("openvino")
+    request = Request(
+        str(model),
+        choose(["unet", "unet-openvino"], []),
+        cases=0,
+        repetitions=1,
+        warmup=0,
+        cold=False,
+        weights={"unet": checkpoints["unet"]},
+    )
+    rows = run_benchmark(request).rows
+    assert [row.title for row in rows] == ["U-Net", "U-Net, OpenVINO"]
+    assert rows[0].precision == "float32"
+    assert rows[1].precision == ("bfloat16" if compiled_precision("cpu") == "bf16" else "float32")
+    assert rows[0].gflop == rows[1].gflop
 
 
 def test_dice_is_the_one_of_the_trainers_evaluation(result):
@@ -78,7 +127,7 @@ def test_dice_is_the_one_of_the_trainers_evaluation(result):
 
 def test_ratios_are_of_ours_against_the_others(result):
     pairs = {(ratio.slow, ratio.fast) for ratio in result.ratios}
-    others = {"segdiff-published", "segdiff-fast", "segdiff-ddim", "cdal-published", "unet"}
+    others = {row.name for row in result.rows} - {"cdal-plain", "cdal-torchscript"}
     assert pairs == {(o, e) for o in others for e in ("cdal-plain", "cdal-torchscript")} | {
         ("cdal-plain", "cdal-torchscript")
     }
@@ -104,7 +153,7 @@ def test_the_json_comes_back_and_tells_nothing_of_this_machine_but_its_kind(resu
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.update(schema=2), "schema 2"),
+        (lambda data: data.update(schema=1), "schema 1"),
         (lambda data: data.pop("machine"), "no result"),
         (lambda data: data["rows"][0].update(colour="red"), "no result"),
     ],
@@ -126,16 +175,39 @@ def test_pictures_are_drawn_of_what_there_is(result, tmp_path):
     assert set(draw_plots(bare, tmp_path / "bare").values()) == {"latency.png"}
 
 
-def test_an_engine_that_cannot_be_made_is_told_and_the_others_go_on(model, monkeypatch):
+def test_an_engine_that_cannot_be_made_is_told_and_the_others_go_on(model, monkeypatch, known_machine):
     def unavailable(*arguments):
         raise EngineError("there is no such runtime", remedy="install it")
 
     monkeypatch.setattr("cdal_bench.contenders.make_own_engine", unavailable)
     request = Request(str(model), choose(["unet"], ["torchscript"]), cases=0, repetitions=1, warmup=0, cold=False)
     found = run_benchmark(request)
-    assert found.unavailable == {"cdal-torchscript": "there is no such runtime; install it"}
+    assert found.failed == {"cdal-torchscript": "there is no such runtime; install it"}
+    assert found.unavailable == {}
     assert [row.name for row in found.rows] == ["unet"]
     assert "there is no such runtime" in report_markdown(found)
+
+
+def test_an_engine_of_another_device_has_not_failed(model, known_machine):
+    request = Request(str(model), choose(["unet"], ["tensorrt"]), cases=0, repetitions=1, warmup=0, cold=False)
+    found = run_benchmark(request)
+    assert set(found.unavailable) == {"cdal-tensorrt"}
+    assert found.failed == {}
+
+
+@pytest.mark.parametrize("engines", [["tensorrt"], []])
+def test_where_nobody_can_be_made_nothing_is_measured(model, engines, known_machine):
+    with pytest.raises(UsageError, match="nobody can be measured"):
+        run_benchmark(Request(str(model), choose([], engines), cold=False))
+
+
+@pytest.mark.parametrize("setting", ["weights", "notes"])
+def test_weights_for_nobody_are_refused(setting):
+    taken = {"segdiff": "x", "segdiff-fast": "x"}
+    Request("hippocampus", choose(["segdiff"], []), **{setting: taken})
+    for name in ("segdif", "unet", "cdal"):
+        with pytest.raises(UsageError, match=f"'{name}'.*segdiff, segdiff-published"):
+            Request("hippocampus", choose(["segdiff"], ["onnx"]), **{setting: {name: "x"}})
 
 
 @pytest.mark.parametrize(
@@ -152,6 +224,23 @@ def test_a_fresh_process_tells_its_start(model):
     assert found.cold_s is not None
     assert 0 < found.build_s < found.cold_s
     assert found.peak_mb > 50
+
+
+def test_the_first_process_builds_and_the_second_finds_what_it_kept(monkeypatch):
+    seen: list[list[str]] = []
+
+    def fresh(order, cache):
+        seen.append([path.name for path in Path(cache).iterdir()])
+        (Path(cache) / "engine").touch()
+        return Start(cold_s=float(len(seen)), build_s=10.0 * len(seen), peak_mb=100.0 * len(seen))
+
+    monkeypatch.setattr(probe_module, "_fresh", fresh)
+    order = Probe("cdal-plain", "hippocampus", "", "equal", "cpu", 0, full=True)
+    assert probe(order) == Start(cold_s=2.0, build_s=10.0, peak_mb=200.0)
+    assert seen == [[], ["engine"]]
+
+
+def test_a_process_that_fails_tells_nothing(model):
     assert probe(Probe("cdal-plain", str(model / "missing"), "", "equal", "cpu", 0, full=False)) is None
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cdal_bench import engine_speed, engine_ways
-from cdal_bench.engine_report import SpeedRow, read_speed
+from cdal_bench.engine_report import SpeedRow, VolumeTime, read_speed
 from cdal_bench.published_cdal import make_generic
 from cdal_bench.results import Machine
 from cdal_sdk.engines.eager import TorchEngine
@@ -60,11 +60,20 @@ def test_everything_is_measured_and_stored(monkeypatch, tmp_path, capsys) -> Non
     monkeypatch.setattr(
         engine_speed, "measure_way", lambda way, repeats, expected: SpeedRow(way, 2.0, (2.0,) * repeats, 0.0, 1.0, 0.0)
     )
-    monkeypatch.setattr(engine_speed, "volume_seconds", lambda engine: 3.0)
-    engine_speed.main(["--ways", "plain", "--repeats", "3", "--out", str(tmp_path / "speed.json")])
+    monkeypatch.setattr(engine_speed, "volume_time", lambda engine, repeats: VolumeTime(engine, (3.0,) * repeats))
+    order = ["--ways", "plain", "--repeats", "3", "--out", str(tmp_path / "speed.json")]
+    engine_speed.main(order)
     speed = read_speed(tmp_path / "speed.json")
     assert speed.rows[0].samples == (2.0, 2.0, 2.0)
     assert speed.machine.gflops == {"float32": 100.0, "bfloat16": 310.0}
-    assert speed.volume_seconds == {"auto": 3.0}
+    (volume,) = speed.volumes
+    assert (volume.engine, volume.samples) == ("auto", (3.0, 3.0, 3.0))
+    assert volume.run == speed.rows[0].run
+    assert volume.run.startswith("20")
     assert speed.share_of_roof == pytest.approx(50 / 310)
     assert "one image" in capsys.readouterr().out
+    monkeypatch.setattr(engine_speed, "_this_run", lambda: "another day")
+    engine_speed.main([*order, "--volumes"])
+    joined = read_speed(tmp_path / "speed.json")
+    assert joined.rows[0].run == "another day"
+    assert joined.volumes == speed.volumes, "what a run leaves out stays, with the day of its own run"

@@ -6,13 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
-from cdal_bench.engine_report import EngineSpeed, ExportTime, SpeedRow, read_speed, speed_sections, write_speed
-from cdal_bench.intervals import Interval
+from cdal_bench import plots
+from cdal_bench.engine_report import (
+    EngineSpeed,
+    ExportTime,
+    SpeedRow,
+    VolumeTime,
+    read_speed,
+    speed_sections,
+    write_speed,
+)
+from cdal_bench.intervals import Interval, ratio_of_medians
 from cdal_bench.plots import pictures
 from cdal_bench.publish import engine_sections, fill, publish, read_results, readme_lines, sections
 from cdal_bench.quick import losses, measure, read_ratios, run, write_ratios
-from cdal_bench.results import Latency, Machine, Ratio, Result, Row, Setting, write_result
+from cdal_bench.report import headline, table
+from cdal_bench.results import Latency, Machine, Ratio, Result, Row, Series, Setting, Verdict, write_result
 from cdal_sdk.errors import ReadError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,8 +66,8 @@ SPEED = EngineSpeed(
         SpeedRow("plain", 7.0, (7.0,), 0.0, 2.0, 1e-6),
         SpeedRow("openvino bf16", 1.0, (1.0,), 3.0, 1.2, 0.01),
     ),
-    {"auto": 4.2},
-    (ExportTime("nuclei", "openvino", "bf16", 33.3, 2.2, "too far"),),
+    (VolumeTime("auto", (4.1, 4.2, 4.4), "2026-11-25 (commit abc)"),),
+    (ExportTime("nuclei", "openvino", "bf16", 33.3, 2.2, "too far", "2026-11-24"),),
 )
 
 
@@ -64,9 +75,11 @@ def test_the_engines_speed_as_data_and_as_tables(tmp_path):
     write_speed(SPEED, tmp_path / "benchmarks/results/engines/cpu-2.json")
     assert read_speed(tmp_path / "benchmarks/results/engines/cpu-2.json") == SPEED
     text = speed_sections(SPEED)
-    assert "| openvino bf16 | 1.00 s | 12.0 | 3.0 s | 1.2 GB | 0.01 |" in text
+    assert "| published | 12.00 s | 12.00 to 12.10 s | 2 | 1.0 |  | 2.5 GB | 1e-06 |" in text
+    assert "| openvino bf16 | 1.00 s |  | 1 | 12.0 | 3.0 s | 1.2 GB | 0.01 |" in text
     assert "12.0 times as fast as published, 7.0 times as fast as plain, 50 % of the machine's bfloat16" in text
-    assert "from file to saved result: auto 4.2 s" in text
+    assert "saved result, warm (all loaded and compiled): auto 4.2 s (4.10 to 4.40 s, 3 run(s))" in text
+    assert "Measured: volumes on 2026-11-25 (commit abc); exports on 2026-11-24." in text
     assert "| nuclei | openvino | bf16 | 33 s, refused by the gate | 2.2 GB |" in text
     assert text in engine_sections(tmp_path)
     (tmp_path / "broken.json").write_text("{}")
@@ -86,7 +99,8 @@ def test_publishing_is_repeatable_and_follows_the_results(tmp_path):
     page, readme = ((tmp_path / name).read_text() for name in ("docs/benchmarks.md", "README.md"))
     assert "stale" not in page + readme
     assert page.startswith("before")
-    assert "1,000x faster than SegDiff as published (950x to 1,000x, extrapolated)" in readme
+    assert "cDAL x in float32: 1,000x faster than SegDiff as published in float32 (950x to 1,000x" in readme
+    assert "range of 3 rounds, extrapolated)" in readme
     assert "*extrapolated*" in page
     assert "| 350x |" in page
     publish(tmp_path)
@@ -95,6 +109,34 @@ def test_publishing_is_repeatable_and_follows_the_results(tmp_path):
     write_result(slower, tmp_path / "benchmarks/results/monuseg.json")
     publish(tmp_path)
     assert (tmp_path / "README.md").read_text() != readme
+
+
+def test_the_headline_is_against_the_fastest_segdiff_with_all_its_steps():
+    ours = row("cdal-x", "cDAL x", 10.0)
+    rivals = {"published": 9000.0, "fast": 2000.0, "openvino": 1000.0, "ddim": 100.0}
+    rows = [replace(row(f"segdiff-{name}", f"SegDiff {name}", ms), steps=100) for name, ms in rivals.items()]
+    rows[-1] = replace(rows[-1], steps=10)
+    ratios = [Ratio(other.name, "cdal-x", ratio_of_medians([other.network.p50.value], [10.0]), 1.0) for other in rows]
+    said = headline(replace(RESULT, rows=(ours, *rows), ratios=tuple(ratios)))
+    assert said.endswith(
+        "cDAL x in float32: 900x faster than SegDiff published in float32 (900x to 900x, range of 3 rounds); "
+        "100x faster than SegDiff openvino in float32 (100x to 100x, range of 3 rounds)."
+    )
+    assert "faster" not in headline(replace(RESULT, rows=(ours,), ratios=()))
+    refused = replace(ours, gate=Verdict(passed=False, figures=""))
+    assert "faster" not in headline(replace(RESULT, rows=(refused, *rows), ratios=tuple(ratios)))
+
+
+def test_what_weights_need_said_stands_beside_their_dice():
+    trained = replace(row("segdiff-fast", "SegDiff made fast", 9.0), dice={"Lungs": 0.714}, note="not converged")
+    assert "0.714 (not converged)" in "\n".join(table(replace(RESULT, rows=(trained,))))
+
+
+def test_a_refused_engine_is_told():
+    refused = replace(row("cdal-x", "cDAL x", 9.0), gate=Verdict(passed=False, figures="Dice 0.9"))
+    page = "\n".join(table(replace(RESULT, rows=(refused, row("unet", "U-Net", 1.0)))))
+    assert "| refused |" in page
+    assert "- cDAL x: refused by the gate (Dice 0.9)." in page
 
 
 def test_a_document_without_markers_and_a_folder_without_results(tmp_path):
@@ -106,9 +148,17 @@ def test_a_document_without_markers_and_a_folder_without_results(tmp_path):
 
 def test_a_ratio_may_fall_to_half():
     stored = {"a/b": 100.0, "a/c": 10.0, "a/not-installed": 5.0}
-    assert losses({"a/b": 51.0, "a/c": 30.0, "new/pair": 0.1}, stored) == []
-    (lost,) = losses({"a/b": 49.0, "a/c": 5.1}, stored)
+    assert losses({"a/b": 51.0, "a/c": 30.0, "new/pair": 0.1}, stored, {"not-installed"}) == []
+    (lost,) = losses({"a/b": 49.0, "a/c": 5.1}, stored, {"not-installed"})
     assert lost == "a/b: 49 times, stored 100, limit 50"
+
+
+def test_an_engine_that_broke_is_a_loss():
+    stored = read_ratios()
+    assert len(losses({}, stored)) == len(stored) > 0
+    assert losses({}, stored, {name for pair in stored for name in pair.split("/")}) == []
+    (lost,) = losses({"a/b": 1.0}, {"a/b": 1.0, "a/broken": 5.0}, {"other"})
+    assert lost == "a/broken: not measured, stored 5"
 
 
 def test_stored_ratios_come_back(tmp_path):
@@ -126,4 +176,24 @@ def test_the_guard_compares_what_it_runs_with_what_is_stored(monkeypatch):
     assert run([], told.append) == 0
     monkeypatch.setattr("cdal_bench.quick.read_ratios", lambda: {"segdiff-published/cdal-x": 2500.0})
     assert run([], told.append) == 1
-    assert "slower than it was" in told[-1]
+    assert "worse than it was" in told[-1]
+    monkeypatch.setattr("cdal_bench.quick.read_ratios", lambda: {"segdiff-published/cdal-y": 1.0})
+    broken = replace(RESULT, failed={"cdal-y": "it does not build"})
+    monkeypatch.setattr("cdal_bench.quick.run_benchmark", lambda request: broken)
+    assert run([], told.append) == 1
+    assert "failed: cdal-y: it does not build\n" in told
+    absent = replace(RESULT, unavailable={"cdal-y": "not installed"})
+    monkeypatch.setattr("cdal_bench.quick.run_benchmark", lambda request: absent)
+    assert run([], told.append) == 0
+
+
+def test_pictures_say_what_weights_need_said_and_draw_the_better_fit():
+    axes = Figure().add_subplot()
+    trained = replace(row("segdiff-fast", "SegDiff made fast", 9.0), dice={"Lungs": 0.714}, note="not converged")
+    plots._dice(axes, replace(RESULT, rows=(trained,)))
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["SegDiff made fast, not converged"]
+    square = Series("side", "milliseconds", (1.0, 2.0, 4.0), (3.0, 12.0, 48.0), 15.0, -14.0, 2.0)
+    axes = Figure().add_subplot()
+    plots._scaling(axes, replace(RESULT, scaling=(square,), scaling_engine="onnx"), "side")
+    assert list(axes.lines[0].get_ydata()) == pytest.approx([3.0, 12.0, 48.0])
+    assert "engine onnx" in axes.get_xlabel()

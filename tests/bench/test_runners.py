@@ -72,6 +72,24 @@ def test_the_fast_variant_gives_the_same_masks_up_to_bfloat16():
     np.testing.assert_allclose(maps["published"].spread, votes.std(dim=0, correction=0).numpy(), atol=1e-4)
 
 
+@pytest.mark.parametrize("few_steps", [None, 5])
+def test_the_parts_of_the_compiled_variant_are_the_whole(few_steps, monkeypatch):
+    pytest.importorskip("openvino")
+    runner, _ = segdiff(variant="openvino", few_steps=few_steps)
+    log: list[str] = []
+    for name in ("encode", "denoise"):
+        method = getattr(runner._model, name)
+        monkeypatch.setattr(runner._model, name, lambda *i, n=name, m=method: (log.append(n), m(*i))[1])
+    runner.run(IMAGES)
+    whole = (log.count("encode"), log.count("denoise"))
+    assert whole == (1, 2 * (few_steps or 25))
+    encoder, step = runner.parts(IMAGES)
+    log.clear()
+    encoder.run()
+    step.run()
+    assert (encoder.times * log.count("encode"), step.times * log.count("denoise")) == whole
+
+
 @pytest.mark.parametrize("posterior_noise", [True, False])
 def test_cdal_as_published_gives_the_reference_s_masks(posterior_noise):
     manifest = replace(VOLUME, votes=3, posterior_noise=posterior_noise)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cdal_bench.intervals import percentile, ratio_of_medians
+from cdal_bench.intervals import interval_words, percentile, ratio_of_medians
 from cdal_bench.runners import Part
-from cdal_bench.timing import Task, interleave
+from cdal_bench.timing import Task, expected_seconds, interleave
 
 
 class Clock:
@@ -30,6 +30,19 @@ def test_parts_count_as_often_as_they_are_repeated():
     job = Task((clock.part("encoder", 2.0), clock.part("step", 0.5, times=100)), "extrapolated")
     samples = interleave({"a": job}, repetitions=3, warmup=0, clock=lambda: clock.now)
     assert samples == {"a": (52_000.0,) * 3}
+
+
+def test_the_whole_is_expected_from_its_parts_after_a_warm_up():
+    clock = Clock()
+    clock.now = 100.0
+
+    class Slow:
+        def parts(self, images):
+            return (clock.part("encoder", 2.0), clock.part("step", 0.5, times=100))
+
+    assert expected_seconds(Slow(), None, lambda: clock.now) == 52.0
+    assert clock.log == ["encoder", "encoder", "step", "step"]
+    assert expected_seconds(object(), None) == 0.0
 
 
 def test_rounds_are_interleaved_in_changing_order_after_the_warm_up():
@@ -66,6 +79,16 @@ def test_percentiles_lie_in_their_intervals():
 def test_one_sample_has_no_width():
     found = percentile([5.0], 95)
     assert (found.value, found.low, found.high) == (5.0, 5.0, 5.0)
+    assert interval_words(1) == ""
+
+
+def test_few_samples_have_their_range():
+    found = percentile([5.0, 1.0, 2.0, 3.0, 4.0], 50)
+    assert (found.value, found.low, found.high) == (3.0, 1.0, 5.0)
+    ratio = ratio_of_medians([100.0, 110.0, 120.0], [10.0, 11.0, 12.0])
+    assert (ratio.value, ratio.low, ratio.high) == (10.0, 100 / 12, 12.0)
+    assert interval_words(5) == "range of 5 rounds"
+    assert interval_words(6) == "95 % interval"
 
 
 def test_a_ratio_covers_the_truth():

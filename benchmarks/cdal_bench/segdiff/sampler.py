@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cdal_bench.segdiff.model import SegDiff
+from cdal_bench.segdiff.config import SegDiffConfig
 from cdal_sdk.diffusion import Schedule
 from cdal_sdk.errors import UsageError
 
 __all__ = [
+    "Denoiser",
     "NoisePredictor",
     "ancestral",
     "ancestral_step",
@@ -32,6 +34,21 @@ NoisePredictor = Callable[[Tensor, int], Tensor]
 
 NoiseSource = Callable[[], Tensor]
 """The next standard normal draw, shaped as x_t."""
+
+
+class Denoiser(Protocol):
+    """What is sampled from: the network, or the same compiled. See `SegDiff` for shapes."""
+
+    config: SegDiffConfig
+    schedule: Schedule
+
+    def encode(self, image: Tensor, /) -> Tensor:
+        """Features of the image."""
+        ...
+
+    def denoise(self, x_t: Tensor, step: Tensor, condition: Tensor, /) -> Tensor:
+        """The noise in a label."""
+        ...
 
 
 def clean_label(x_t: Tensor, eps: Tensor, alpha_bar: float) -> Tensor:
@@ -102,7 +119,7 @@ def vote_noise(seed: int, vote: int, like: tuple[int, ...]) -> NoiseSource:
     return lambda: torch.randn(1, *like, generator=rng)
 
 
-def predictor(model: SegDiff, image: Tensor, condition: Tensor | None) -> NoisePredictor:
+def predictor(model: Denoiser, image: Tensor, condition: Tensor | None) -> NoisePredictor:
     """The model on images, for x_t in float32 whatever the model's precision.
 
     Args:
@@ -120,7 +137,7 @@ def predictor(model: SegDiff, image: Tensor, condition: Tensor | None) -> NoiseP
 
 @torch.inference_mode()
 def sample(
-    model: SegDiff,
+    model: Denoiser,
     image: Tensor,
     *,
     votes: int = 9,
