@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def test_all_documents_tell_its_dice(name):
             assert not metric.startswith("dice") or f"{value:.{digits}f}" in line, f"{document}: {metric} of {name}"
         assert re.search(rf"\b{cases} (images|volumes|of)", line), f"{document}: number of cases of {name}"
     assert re.search(rf"\bon {cases} ", (_CARDS / name / "MODEL_CARD.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_its_dice_is_that_of_the_stored_evaluation(name):
+    stored = json.loads((_ROOT / "benchmarks/results/accuracy" / f"{name}.json").read_text(encoding="utf-8"))
+    assert (stored["model"], stored["trained_on"]) == (name, 0)
+    metrics = read_manifest(name).provenance.metrics
+    for label, scores in stored["summary"].items():
+        assert f"{scores['dice']['mean']:.4f}" == f"{metrics[f'dice_{label}']:.4f}"
+        mean = sum(case["scores"][label]["dice"] for case in stored["cases"]) / len(stored["cases"])
+        assert scores["dice"]["mean"] == pytest.approx(mean)
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ class _Work:
     def result(self) -> LargeResult:
         """What is known when all masks are taken."""
         manifest, tally = self._manifest, self._tally
-        image, claimed, spread = (small.mean() for small in self._small)
+        image, claimed, spread = (small.finish() for small in self._small)
         values = np.array([label.value for label in manifest.labels], np.uint8)
         mask = np.where(claimed.max(axis=0) > 0.5, values[claimed.argmax(axis=0)], 0).astype(np.uint8)
         source = Source("image", self._files.paths)
@@ -277,7 +277,7 @@ class _Shrunk:
         self._columns = np.arange(0, size[1], self._block)
         self._widths = np.diff([*self._columns, size[1]]).astype(np.float32)
         self._heights = np.zeros(-(-size[0] // self._block), np.float32)  # rows that passed, for each block
-        self._sum = np.zeros((channels, len(self._heights), len(self._columns)), np.float32)
+        self._sum: Floats = np.zeros((channels, len(self._heights), len(self._columns)), np.float32)
 
     def add(self, rows: range, values: NDArray[np.generic]) -> None:
         """Rows [channel, row, column]."""
@@ -286,6 +286,7 @@ class _Shrunk:
             self._sum[:, row // self._block] += sums[:, number]
             self._heights[row // self._block] += 1
 
-    def mean(self) -> Floats:
-        pixels = np.outer(self._heights, self._widths)
-        return (self._sum / np.maximum(pixels, 1)).astype(np.float32)
+    def finish(self) -> Floats:
+        """The means, when all rows have passed."""
+        self._sum /= np.maximum(np.outer(self._heights, self._widths), 1)  # in place: it is as large as they are
+        return self._sum

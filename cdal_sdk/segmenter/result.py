@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from cdal_sdk.atomic import unfinished
 from cdal_sdk.bundle import Manifest
 from cdal_sdk.errors import CdalError, OutputError, ReadError, UsageError
 from cdal_sdk.study import LabelSize, Segmentation, SourceKind, Study
+
+if TYPE_CHECKING:  # highdicom is slow to import, and a picture does not need it
+    from cdal_sdk.writers import Algorithm
 
 __all__ = [
     "Format",
@@ -203,19 +206,24 @@ class Result:
 
         segmentation, labels = self.done, self.manifest.labels
         study = segmentation.study
-        algorithm = writers.Algorithm(name=f"cDAL {self.manifest.name}", version=self.manifest.version)
         match chosen:
             case "nifti":
                 writers.write_nifti(segmentation.mask, study, paths[0])
             case "dicom-seg":
-                writers.write_dicom_seg(segmentation.mask, study, labels, algorithm, paths[0])
+                writers.write_dicom_seg(segmentation.mask, study, labels, self._algorithm(), paths[0])
             case "png":
                 writers.write_mask_png(self.mask, paths[0], labels)
             case "probability":
                 writers.write_nifti_maps(segmentation.probability, study, paths[0])
                 writers.write_nifti_maps(segmentation.spread, study, paths[1])
                 for path in paths[2:]:
-                    writers.write_dicom_probability(segmentation.probability, study, labels, algorithm, path)
+                    writers.write_dicom_probability(segmentation.probability, study, labels, self._algorithm(), path)
+
+    def _algorithm(self) -> Algorithm:
+        """What made the mask, as a DICOM file tells it."""
+        from cdal_sdk.writers import Algorithm
+
+        return Algorithm(name=f"cDAL {self.manifest.name}", version=self.manifest.version)
 
 
 def output_paths(case: str, out: Path) -> list[Path]:
