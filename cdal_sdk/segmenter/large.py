@@ -36,7 +36,7 @@ from cdal_sdk.writers import MaskRows
 __all__ = ["LargeResult", "segment_large"]
 
 _BAND_PIXELS = 2**20  # of a picture, that are in memory as numbers at once
-_SHOWN = 1000  # rows or columns of a picture for people
+_SHOWN = 500  # rows or columns of a picture for people: as many as its preview shows
 
 Floats = NDArray[np.float32]
 

@@ -23,7 +23,7 @@ __all__ = ["thumbnail", "write_preview"]
 _MOST_TILES = 12
 _MOST_PAIRS = 8  # with the spread beside each
 _WIDTH, _GREATEST_HEIGHT = 1000, 1000  # pixels of the tiles together; a preview costs as much as it has of them
-_SMALL_WIDTH = 600  # enough for a picture of few pixels, which is shown whole
+_LEAST_WIDTH = 512  # of a picture of few pixels, which is shown whole at its own size
 _ENOUGH_PIXELS = 200_000  # to find the window of gray values
 _REDUCING_GAP = 2.0  # of resizing: sixteen times as fast on pictures of many pixels, and no difference to see
 _ANISOTROPIC = 1.5  # from this ratio of spacings on, only the planes as they were acquired are worth looking at
@@ -85,8 +85,9 @@ def write_preview(
         study = replace(study, image=np.zeros_like(study.image))
     widest = None if spread is None else spread.max(axis=0)
     planes = _planar(study, mask, widest) if study.affine is None else _slices(study, study.affine, mask, widest)
-    small = study.affine is None and planes[0].mask.shape[1] * (1 if spread is None else 2) < _SMALL_WIDTH
-    picture = _montage(planes, labels, _SMALL_WIDTH if small else _WIDTH, empty=not mask.any())
+    own_width = planes[0].mask.shape[1] * (1 if spread is None else 2)
+    width = _WIDTH if study.affine is not None else min(_WIDTH, max(_LEAST_WIDTH, own_width))
+    picture = _montage(planes, labels, width, empty=not mask.any())
     with atomic(path) as temporary:
         picture.save(temporary, format="PNG", compress_level=_FASTEST_PNG)
 
