@@ -115,7 +115,7 @@ class Workshop:
                 continue
             for precision in dict.fromkeys((*usable, *(each for each in available if each == "fp32"))):
                 try:
-                    made = self._make(kind, precision)
+                    made = self._make(kind, builder, device, precision)
                 except (EngineError, OutputError) as error:
                     self.say(f"{kind.name} in {precision} is passed over: {error}")
                     continue
@@ -125,12 +125,11 @@ class Workshop:
 
     def _named(self, kind: EngineKind) -> tuple[ExportedEngine, dict[str, Path]]:
         """An engine that somebody asked for."""
-        if kind.name.endswith(_INT8):
-            return self._make(kind, "int8")
         builder, device = self._builder(kind)
-        if not builder.precisions(device):
-            return self._make(kind, self.options.precision)
-        return self._make(kind, usable_precisions(kind, builder, device, self.options.precision)[0])
+        precision: Precision = "int8" if kind.name.endswith(_INT8) else self.options.precision
+        if builder.precisions(device):
+            precision = usable_precisions(kind, builder, device, precision)[0]
+        return self._make(kind, builder, device, precision)
 
     def _builder(self, kind: EngineKind) -> tuple[Builder, str]:
         """An engine's builder, and the device that it is built for; refuses what cannot be built."""
@@ -147,8 +146,9 @@ class Workshop:
             )
         return builder, device
 
-    def _make(self, kind: EngineKind, precision: Precision) -> tuple[ExportedEngine, dict[str, Path]]:
-        builder, device = self._builder(kind)
+    def _make(
+        self, kind: EngineKind, builder: Builder, device: str, precision: Precision
+    ) -> tuple[ExportedEngine, dict[str, Path]]:
         target = replace(self.target, device=device, precision=precision)
         self.say(f"building {kind.name} in {precision}")
         path = self.scratch / f"{kind.name}{builder.suffix}"
