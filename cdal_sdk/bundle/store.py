@@ -21,6 +21,7 @@ from cdal_sdk.atomic import atomic
 from cdal_sdk.bundle.checkpoint import load_checkpoint
 from cdal_sdk.bundle.manifest import Manifest, manifest_from_data, manifest_from_json, manifest_to_json
 from cdal_sdk.bundle.split import SPLIT_FILE, SplitRecord, split_from_data, split_from_json
+from cdal_sdk.digest import sha256
 from cdal_sdk.errors import ModelError, OutputError
 from cdal_sdk.network import Generator
 
@@ -169,7 +170,7 @@ def write_model_folder(
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
         names = [WEIGHTS_FILE, *(extra_files or {})]
-        manifest = manifest.with_files({name: _sha256(staging / name) for name in names})
+        manifest = manifest.with_files({name: sha256(staging / name) for name in names})
         (staging / MANIFEST_FILE).write_text(manifest_to_json(manifest), encoding="utf-8")
         staging.chmod(0o755)
         _swap(staging, folder)
@@ -266,7 +267,7 @@ def _check_files(folder: Path, manifest: Manifest) -> dict[str, Path]:
     for name, expected in manifest.files.items():
         path, parts = folder / name, PurePosixPath(name)
         found = path.is_file() and not parts.is_absolute() and ".." not in parts.parts
-        if found and _sha256(path) == expected:
+        if found and sha256(path) == expected:
             files[name] = path
             continue
         problem = f"the file '{name}' " + ("differs from its hash in the manifest" if found else "is missing")
@@ -298,8 +299,3 @@ def weights_identity(weights: Mapping[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(weights[name].detach().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,6 @@ same time cannot harm each other: the second finds the first one's and uses that
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -18,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdal_sdk.atomic import atomic
+from cdal_sdk.digest import sha256
 from cdal_sdk.engines.fingerprint import Fingerprint, identity
 from cdal_sdk.errors import OutputError
 
-__all__ = ["EngineCache", "default_cache_folder", "file_hash"]
+__all__ = ["EngineCache", "default_cache_folder"]
 
 _DESCRIPTION = "engine.json"
 
@@ -34,12 +34,6 @@ def default_cache_folder() -> Path:
     if base:
         return Path(base) / "engines"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cdal-sdk" / "engines"
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ class EngineCache:
         description = _read(entry / _DESCRIPTION)
         if description is None or description.get("fingerprint") != wanted:
             return None
-        if not engine.is_file() or file_hash(engine) != description.get("sha256"):
+        if not engine.is_file() or sha256(engine) != description.get("sha256"):
             _log.warning("the kept engine %s is damaged and will be built again", entry)
             shutil.rmtree(entry, ignore_errors=True)
             return None
@@ -80,7 +74,7 @@ class EngineCache:
         try:
             engine = staging / f"engine{suffix}"
             verdict = fill(engine)
-            description = {"fingerprint": wanted, "sha256": file_hash(engine), "gate": verdict}
+            description = {"fingerprint": wanted, "sha256": sha256(engine), "gate": verdict}
             (staging / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
             self._place(staging, entry, wanted, suffix)
         except OSError as error:

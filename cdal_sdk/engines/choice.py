@@ -17,8 +17,9 @@ from types import MappingProxyType
 import torch
 
 from cdal_sdk.diffusion import Sampling
+from cdal_sdk.digest import sha256
 from cdal_sdk.engines.base import Builder, BuiltEngine, Precision, Target, build_engine
-from cdal_sdk.engines.cache import EngineCache, file_hash
+from cdal_sdk.engines.cache import EngineCache
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.engines.fingerprint import Fingerprint, differences, fingerprint
 from cdal_sdk.engines.registry import EngineKind, builder_of, candidates, check_engine_name, engine_kind
@@ -233,7 +234,7 @@ def _stored(kind: EngineKind, builder: Builder, request: EngineRequest, target: 
         _log.warning("the stored engine %s is not used: %s", kind.name, error)
         return None
     if not found.get("gate"):
-        _first_use(kind, engine, request, wanted | {"sha256": file_hash(path)})
+        _first_use(kind, engine, request, wanted | {"sha256": sha256(path)})
     return engine
 
 

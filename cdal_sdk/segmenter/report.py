@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -13,6 +12,7 @@ import msgspec
 
 from cdal_sdk.atomic import atomic
 from cdal_sdk.confidence import review_reasons
+from cdal_sdk.digest import sha256
 from cdal_sdk.errors import CdalError
 from cdal_sdk.readers import CaseFiles
 from cdal_sdk.segmenter.result import Result, Timing
@@ -32,7 +32,6 @@ __all__ = [
     "geometry_of",
     "intact",
     "segmented_case",
-    "sha256",
     "skipped_case",
     "told",
 ]
@@ -224,12 +223,6 @@ def geometry_of(study: Study) -> dict[str, Any]:
         return {"grid": list(study.grid), "affine": study.affine.tolist()}
     spacing = None if study.pixel_spacing is None else list(study.pixel_spacing)
     return {"grid": list(study.grid[:2]), "pixel_spacing_mm": spacing}
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digests_of(files: CaseFiles) -> list[str]:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from cdal_sdk.bundle import Manifest
+from cdal_sdk.digest import sha256
 from cdal_sdk.errors import CdalError
 from cdal_sdk.readers import CaseFiles, read_study
 from cdal_sdk.readers.mask import WrittenMask, read_mask
 from cdal_sdk.segmenter.records import Problem, read_records
-from cdal_sdk.segmenter.report import CaseReport, digests_of, geometry_of, sha256, told
+from cdal_sdk.segmenter.report import CaseReport, digests_of, geometry_of, told
 from cdal_sdk.segmenter.result import large_paths, output_paths
 from cdal_sdk.study import Study
 

@@ -25,6 +25,7 @@ from cdal_sdk.bundle import (
     stored_weights,
     write_model_folder,
 )
+from cdal_sdk.digest import sha256
 from cdal_sdk.errors import ModelError, OutputError
 
 
@@ -156,7 +157,7 @@ def test_weights_of_another_network_are_refused(folder, checkpoint):
 def test_weights_that_are_no_safetensors_are_refused(folder):
     (folder / WEIGHTS_FILE).write_bytes(b"nonsense")
     manifest = read_manifest(folder)
-    edit(folder, files={WEIGHTS_FILE: store._sha256(folder / WEIGHTS_FILE)})
+    edit(folder, files={WEIGHTS_FILE: sha256(folder / WEIGHTS_FILE)})
     assert manifest.files
     assert "the weights cannot be read" in refusal(folder)
 

@@ -16,9 +16,9 @@ from pydicom import dcmread
 
 from cdal_sdk import Segmenter, segment_cases
 from cdal_sdk.bundle import read_manifest
+from cdal_sdk.digest import sha256
 from cdal_sdk.errors import ReadError, UsageError
 from cdal_sdk.readers import CaseFiles, discover
-from cdal_sdk.segmenter.report import sha256
 from cdal_sdk.segmenter.verify import Problem, verify
 from cdal_sdk.study import Study
 from tests.conftest import WriteSeries
