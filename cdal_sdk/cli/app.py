@@ -46,7 +46,7 @@ for _entry in sorted(entry_points(group="cdal.commands"), key=lambda entry: entr
 def _configure(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell what happens inside.")] = False,
 ) -> None:
-    handler = RichHandler(console=Console(stderr=True), show_path=False)
+    handler = _handler()
     handler.addFilter(_is_ours)
     level = logging.DEBUG if verbose else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
@@ -54,6 +54,16 @@ def _configure(
     logging.getLogger("nibabel.global").addFilter(_is_ours)  # which has a handler of its own
     warnings.simplefilter("ignore")
     warnings.showwarning = _drop  # also of those for which a library changes the filters
+
+
+def _handler() -> logging.Handler:
+    """On a terminal, records in colour and wrapped; elsewhere one line each, to be searched."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        return RichHandler(console=console, show_path=False)
+    plain = logging.StreamHandler()
+    plain.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    return plain
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from cdal_sdk.cli.paths import parse_path
+
 __all__ = ["example"]
 
 
 def example(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")],
+    out: Annotated[Path, typer.Option("--out", "-o", parser=parse_path, help="Folder to write to.")],
 ) -> None:
     """Write a small synthetic MR crop as a DICOM series and as NIfTI, with its known mask."""
     from cdal_sdk.example import write_example

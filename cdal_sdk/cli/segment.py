@@ -13,27 +13,24 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from cdal_sdk.cli.paths import parse_path
+
 if TYPE_CHECKING:
     from cdal_sdk.segmenter import CaseReport, Report
 
 __all__ = ["segment"]
 
 
-def _path(text: str) -> Path:
-    """A path; an empty text, as of a variable that is not set, would be the current folder."""
-    if not text:
-        raise typer.BadParameter("it is empty; name a file or folder, '.' for this one")
-    return Path(text)
-
-
 def segment(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT...", parser=_path, help="DICOM, NIfTI, PNG, JPEG or TIFF files, or folders with them."
+            metavar="INPUT...", parser=parse_path, help="DICOM, NIfTI, PNG, JPEG or TIFF files, or folders with them."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks, previews and report.json.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", parser=parse_path, help="Folder for masks, previews and report.json.")
+    ],
     model: Annotated[str, typer.Option(help="Bundled model, model folder or checkpoint.")] = "hippocampus",
     engine: Annotated[str, typer.Option(help="auto, or a name of docs/export.md; torch is the reference.")] = "auto",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",

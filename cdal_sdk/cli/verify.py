@@ -11,13 +11,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from cdal_sdk.cli.paths import parse_path
+
 __all__ = ["verify"]
 
 
 def verify(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The --out of a run.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", parser=parse_path, help="The --out of a run.")],
     sources: Annotated[
-        list[Path] | None, typer.Option("--source", help="The run's input, to compare with; repeatable.")
+        list[Path] | None,
+        typer.Option("--source", parser=parse_path, help="The run's input, to compare with; repeatable."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="The run's model, to compare the labels with.")] = None,
     volume: Annotated[int | None, typer.Option(help="The run's --volume.")] = None,

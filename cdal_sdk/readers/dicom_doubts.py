@@ -1,18 +1,28 @@
-"""What the headers of a series as a whole say about slices that are missing where no gap shows: at its ends."""
+"""What the headers of a series as a whole give to doubt: whether slices are missing at its ends, or belong together."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
-from cdal_sdk.readers.dicom_split import Placed, instance_number
+from cdal_sdk.readers.dicom_split import RELATING, Placed, instance_number
 
-__all__ = ["doubts_of"]
+__all__ = ["doubts_of", "relation_doubts_of"]
 
 
 def doubts_of(slices: Sequence[Placed]) -> tuple[str, ...]:
     """Reasons to doubt that a series is complete; many that are have them, so that they refuse nothing."""
     return (*_numbering(slices), *_announced(slices))
+
+
+def relation_doubts_of(slices: Sequence[Placed]) -> tuple[str, ...]:
+    """Reasons to doubt which slices of a series belong together."""
+    doubts = []
+    for mark, things in zip(RELATING, ("studies", "frames of reference"), strict=True):
+        found = {piece.marks.get(mark) for piece in slices} - {None}
+        if len(found) > 1:
+            doubts.append(f"its series has {len(found)} {things}, so that slices may not belong together")
+    return tuple(doubts)
 
 
 def _numbering(slices: Sequence[Placed]) -> list[str]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-__all__ = ["MARKS", "Placed", "divide", "instance_number"]
+__all__ = ["MARKS", "RELATING", "Placed", "divide", "instance_number", "without_scattered"]
 
 # What holds for a whole volume, so that slices which differ in it never belong together.
-_ALWAYS = ("FrameOfReferenceUID", "SamplesPerPixel", "PhotometricInterpretation", "EchoTime", "EchoNumbers")
+# By the standard, a series has one of each.
+RELATING = ("StudyInstanceUID", "FrameOfReferenceUID")
+_ALWAYS = (*RELATING, "SamplesPerPixel", "PhotometricInterpretation", "EchoTime", "EchoNumbers")
 # What may tell volumes apart that lie at the same positions, the most telling first.
 _WHERE_REPEATED = (
     "ImageType",
@@ -58,6 +60,17 @@ def divide(slices: Sequence[Placed]) -> list[list[Placed]]:
     for mark in _ALWAYS:
         volumes = [part for volume in volumes for part in _by(mark, volume)]
     return [part for volume in volumes for part in _unrepeated(volume, _WHERE_REPEATED)]
+
+
+def without_scattered(slices: Sequence[Placed]) -> list[Placed]:
+    """The slices without those marks of `RELATING` of which no value holds two positions.
+
+    Such values relate nothing to anything: an anonymiser gave each file its own.
+    """
+    if len(_positions(slices)) == 1:
+        return list(slices)
+    scattered = {mark for mark in RELATING if all(len(_positions(part)) == 1 for part in _by(mark, slices))}
+    return [replace(piece, marks={k: v for k, v in piece.marks.items() if k not in scattered}) for piece in slices]
 
 
 def _without_copies(slices: Sequence[Placed]) -> list[Placed]:

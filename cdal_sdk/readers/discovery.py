@@ -86,7 +86,7 @@ def discover(
         names = ", ".join(str(given) for given in inputs) or "the given inputs"
         raise UsageError("there is nothing to segment here", where=names, remedy=f"give {FORMATS} files")
     used = {real(path) for case in found for path in case.paths}
-    found += [_missing(given) for given in missing]
+    found += [_missing(given) for given in missing if real(given) not in used]
     found += [
         _empty(given)
         for given, listing in listed.items()

@@ -18,7 +18,7 @@ _UPRIGHT = (0, 1)  # of the TIFF and EXIF orientations, those in which rows are 
 _DEPTHS = {"uchar": "uint8", "ushort": "uint16"}
 _KINDS = ("srgb", "rgb", "rgb16", "b-w", "grey16")
 _LOADERS = ("pngload", "jpegload", "tiffload")
-_SAVE_AGAIN = "save it as upright gray or RGB TIFF of 8 or 16 bits"
+_SAVE_AGAIN = "save it as gray or RGB TIFF of 8 or 16 bits"
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,12 @@ def open_large(path: Path) -> LargePicture:
     """Open a PNG, JPEG or TIFF picture of any size.
 
     Of a TIFF file with several pictures the first is taken, if the others are smaller: so pyramids are stored.
-    Transparency is dropped.
+    Transparency is dropped. The rotation that EXIF asks for is applied; libvips then unpacks a picture that is not in
+    tiles to a temporary file first, since the columns of one are the rows of the other.
 
     Raises:
         MissingExtraError: libvips is not installed.
-        ReadError: it is damaged, larger than is sane, turned, or neither gray nor RGB of 8 or 16 bits.
+        ReadError: it is damaged, larger than is sane, or neither gray nor RGB of 8 or 16 bits.
     """
     try:
         import pyvips
@@ -63,6 +64,8 @@ def open_large(path: Path) -> LargePicture:
     try:
         image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error")
         _check(image, path)
+        if _turned(image):
+            image = pyvips.Image.new_from_file(str(path), access="random", fail_on="error").autorot()
     except pyvips.Error as error:  # its text may quote the file
         raise ReadError("the picture is truncated or damaged", where=path, remedy="export it again") from error
     channels = 1 if image.bands < 3 else 3
@@ -78,13 +81,18 @@ def _check(image: Any, path: Path) -> None:
         raise ReadError(what, where=path, remedy="cut it into parts")
     if image.format not in _DEPTHS or image.interpretation not in _KINDS:
         raise ReadError("its pixels are of an unusual kind", where=path, remedy=_SAVE_AGAIN)
-    if image.get_typeof("orientation") and image.get("orientation") not in _UPRIGHT:
-        raise ReadError("it is to be turned before it is shown", where=path, remedy=_SAVE_AGAIN)
+    if _turned(image) and image.width * image.height > LIMITS.pixels:
+        what = f"it is to be turned, and has more than {LIMITS.pixels} pixels"
+        raise ReadError(what, where=path, remedy="save it upright")
     pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
     for page in range(1, pages):
         other = type(image).new_from_file(str(path), access="sequential", page=page)
         if other.width >= image.width or other.height >= image.height:
             raise ReadError("the file holds more than one picture", where=path, remedy="save them as single files")
+
+
+def _turned(image: Any) -> bool:
+    return bool(image.get_typeof("orientation")) and image.get("orientation") not in _UPRIGHT
 
 
 def read_gray(path: Path) -> NDArray[np.uint8]:

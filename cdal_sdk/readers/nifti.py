@@ -20,6 +20,7 @@ __all__ = ["read_labels", "read_nifti", "to_millimetres"]
 
 _SPATIAL = 0b111  # bits of xyzt_units
 _MILLIMETRES = {1: 1000.0, 3: 0.001}  # of a metre and of a micron, by their code
+_RIGHT_ANGLE_DEGREES = 5  # by which axes may miss it: registration to a template shears a little
 
 
 def read_nifti(case: str, path: Path, volume: int | None = None) -> Study:
@@ -34,7 +35,8 @@ def read_nifti(case: str, path: Path, volume: int | None = None) -> Study:
         volume: the one to take of a file with several, from 0; None refuses such a file.
 
     Returns:
-        [1, i, j, k] on the file's own axes, scaled as the header says; a 2-D file is a volume of one slice.
+        [1, i, j, k] on the file's own axes, scaled as the header says; a 2-D file is a volume of one slice. It is a
+        doubt if the file does not say how it lies in the patient, or if its axes are not at right angles.
 
     Raises:
         ReadError: the file is truncated or damaged, holds more than one volume or no usable geometry.
@@ -67,7 +69,21 @@ def read_nifti(case: str, path: Path, volume: int | None = None) -> Study:
         raise ReadError("the affine is singular or not finite", where=path, remedy="repair its sform or qform")
     while voxels.ndim < 3:
         voxels = voxels[..., np.newaxis]
-    return Study(case, voxels.reshape(1, *voxels.shape[:3]), affine, Source("nifti", (path,)))
+    image = voxels.reshape(1, *voxels.shape[:3])
+    return Study(case, image, affine, Source("nifti", (path,)), doubts=_doubts(file.header, affine))
+
+
+def _doubts(header: Any, affine: NDArray[np.float64]) -> tuple[str, ...]:
+    """What a model, which sees the patient from one side and voxels as cuboids, may not be given."""
+    doubts = []
+    if not (header["sform_code"] or header["qform_code"]):
+        doubts.append("the file does not say how it lies in the patient, so that sides may be swapped")
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    largest = max(abs(float(axes[:, one] @ axes[:, other])) for one, other in ((0, 1), (0, 2), (1, 2)))
+    missed = math.degrees(math.asin(min(largest, 1.0)))
+    if missed > _RIGHT_ANGLE_DEGREES:
+        doubts.append(f"its axes miss the right angle by {missed:.0f} degrees, as with a gantry tilt")
+    return tuple(doubts)
 
 
 def _check_offset(header: Any, path: Path) -> None:

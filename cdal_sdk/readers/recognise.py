@@ -82,7 +82,12 @@ def recognise(path: Path, reader: HeaderReader, *, explicit: bool) -> Recognised
     promised = promised_kind(path)
     sliceable = promised == "dicom" or re.fullmatch(r"(\.\d+)?", path.suffix) is not None
     try:
-        if not path.is_file():  # a pipe or a device would block the run, a dangling link is nothing
+        if path.is_symlink() and not path.exists():  # of a data set that was not fetched, or copied without its files
+            if not (explicit or promised or sliceable):
+                return Recognised()
+            remedy = "fetch the file that it stands for, or remove the link"
+            return _refused(promised, "the link leads nowhere", path, remedy, remnant=sliceable)
+        if not path.is_file():  # a pipe or a device would block the run
             return _refused(None, "this is not a regular file", path, "give a file") if explicit else Recognised()
         with path.open("rb") as stream:
             head = stream.read(_HEAD_BYTES)
@@ -102,7 +107,7 @@ def recognise(path: Path, reader: HeaderReader, *, explicit: bool) -> Recognised
     remnant = sliceable and (promised == "dicom" or not head or head.lstrip().lower().startswith(_REMNANTS))
     if not (explicit or promised or remnant):
         return Recognised()
-    what = f"this is no {_FAMILY[promised]} file, whatever its name says" if promised else "this is no image"
+    what = f"this is no {_FAMILY[promised]} file, whatever its name says" if promised else "its format is not read"
     remedy = f"give {FORMATS} files, or remove it from the input"
     return _refused(promised, what if head else "the file is empty", path, remedy, remnant=remnant)
 

@@ -20,9 +20,10 @@ import cdal_sdk
 from cdal_sdk.atomic import scratch
 from cdal_sdk.bundle import manifest_to_json
 from cdal_sdk.engines import GRAPH_VERSION
-from cdal_sdk.errors import LargePictureError, OutputError, UsageError
+from cdal_sdk.errors import LargePictureError, OutputError, ReadError, UsageError
 from cdal_sdk.readers import CaseFiles
 from cdal_sdk.readers.limits import LIMITS
+from cdal_sdk.segmenter.clock import Pace, digests_in_time
 from cdal_sdk.segmenter.ledger import Claim, Ledger
 from cdal_sdk.segmenter.page import write_page
 from cdal_sdk.segmenter.predictor import Inferred, Segmenter
@@ -31,7 +32,6 @@ from cdal_sdk.segmenter.report import (
     Measured,
     Origin,
     Report,
-    digests_of,
     failed_case,
     intact,
     segmented_case,
@@ -52,8 +52,6 @@ __all__ = ["segment_cases"]
 _log = logging.getLogger(__name__)
 
 _WRITES_AHEAD = 2  # results that may wait for the disk; more would only hold memory
-_RECORD_EVERY_SECONDS = 2.0
-_RECORD_SHARE = 30  # a report is written again after this multiple of the time that writing it took
 _POLL_SECONDS = 0.2
 
 
@@ -101,7 +99,7 @@ def segment_cases(
     coverage = manifest.confidence.coverage if segmenter.votes == manifest.votes else None  # calibrated for as many
     report = Report(manifest.name, segmenter.engine.name, segmenter.seed, segmenter.votes, coverage)
     run = _Run(segmenter, out, tuple(formats), report.settings, overwrite=overwrite)
-    pace = _Pace()
+    pace = Pace()
 
     def add(entry: CaseReport) -> None:
         insort(report.cases, entry, key=lambda case: order[case.case])
@@ -123,24 +121,6 @@ def segment_cases(
             report.write(out)
             write_page(report, out)
     return report
-
-
-class _Pace:
-    """When to write the report again: every few seconds, and so rarely that it takes a few percent of the time."""
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + _RECORD_EVERY_SECONDS
-        self._began = 0.0
-
-    def due(self) -> bool:
-        return time.monotonic() > self._next
-
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        now = time.monotonic()
-        self._next = now + max(_RECORD_EVERY_SECONDS, _RECORD_SHARE * (now - self._began))
 
 
 def _refuse_to_replace_inputs(cases: Sequence[CaseFiles], out: Path) -> None:
@@ -180,7 +160,7 @@ class _Run:
         self._overwrite = overwrite
         self._settings = _settings(segmenter, formats, told)
         self._ledger = Ledger(out)
-        self._unsuited: set[Format] = set()
+        self._unsuited: set[tuple[Format, str]] = set()
         self._done: deque[CaseReport] = deque()  # without the engine: skipped, or impossible from the start
         self._pending: deque[Future[CaseReport]] = deque()
 
@@ -260,9 +240,9 @@ class _Run:
     def _begin(self, files: CaseFiles, claim: Claim) -> _Job | CaseReport:
         """What is to be done for a case, or its entry where there is nothing to do."""
         try:
-            digests = digests_of(files)
-        except OSError:  # reading will fail too, and say why
-            digests = []
+            digests = digests_in_time(files, self._segmenter.read_timeout)
+        except ReadError as error:
+            return failed_case(files, error)
         told = [self._settings, f"volume {files.volume}", f"frames {files.frames}", *digests, *files.doubts]
         fingerprint = hashlib.sha256("\n".join(told).encode()).hexdigest()
         known = None if self._overwrite else self._ledger.read(files.case)
@@ -297,12 +277,12 @@ class _Run:
         self._ledger.write(entry)
         return entry
 
-    def _warn(self, unsuited: Sequence[Format]) -> None:
+    def _warn(self, unsuited: Sequence[Format], inputs: str = "inputs that it cannot hold") -> None:
         """Say once a run that a format does not apply."""
         for chosen in unsuited:
-            if chosen not in self._unsuited:
-                self._unsuited.add(chosen)
-                _log.warning("--format %s is passed over for inputs that it cannot hold", chosen)
+            if (chosen, inputs) not in self._unsuited:
+                self._unsuited.add((chosen, inputs))
+                _log.warning("--format %s is passed over for %s", chosen, inputs)
 
     def _finish_large(self, job: _Job) -> CaseReport:
         """Segment and write a picture part by part, and remember it."""
@@ -311,13 +291,13 @@ class _Run:
 
         labels, case = self._segmenter.manifest.labels, job.files.case
         mask, preview = large_paths(case, self._out)
+        self._warn(self._formats, "pictures that are segmented part by part; cut out a region to have it")
         try:
             with scratch(mask.with_suffix(".rows")) as rows:
                 result = segment_large(self._segmenter, job.files, rows)
                 with timed(result.timing, "write"):
                     write_mask_tiff(rows, mask, labels)
                     write_preview(result.small.study, result.small.mask, preview, labels, result.small.spread)
-            self._warn(self._formats)
             entry = self._enter(job, Measured.of_large(result, labels), (mask, preview))
         except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
             with suppress(OutputError):

@@ -20,10 +20,11 @@ _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; padding: 0 1.5rem; max-width: 78rem; }
 h1 { font-size: 1.4rem; margin: 0 0 .3rem; } p { margin: .3rem 0; }
-table { border-collapse: collapse; width: 100%; margin-top: 1rem; }
+table { border-collapse: collapse; width: 100%; margin-top: 1rem; table-layout: fixed; }
+col.case { width: 16%; } col.size { width: 15%; } col.spread { width: 6rem; } col.picture { width: 38%; }
 th, td { text-align: left; vertical-align: top; padding: .5rem .7rem; border-bottom: 1px solid var(--line); }
 th { position: sticky; top: 0; background: Canvas; }
-td.case { overflow-wrap: anywhere; max-width: 20rem; } td.n { font-variant-numeric: tabular-nums; }
+td { overflow-wrap: anywhere; } td.n { font-variant-numeric: tabular-nums; }
 td small { opacity: .7; white-space: nowrap; } td img { max-width: 30rem; width: 100%; border-radius: 4px; }
 .tag { border-radius: 1em; padding: .1em .7em; background: var(--soft); white-space: nowrap; }
 .ok .tag { background: #2a93; } .failed .tag { background: #d33a; } .review .tag { background: #e904; }
@@ -54,7 +55,8 @@ def write_page(report: Report, out: Path) -> None:
 <p>{told or "nothing done yet"}; {flagged} to review</p><p><small>{escape(settings)}</small></p>
 <p><small>Research software. Not a medical device. {_promise(report)}</small></p>
 <input type="checkbox" id="all" checked><label for="all"> show cases without anything unusual, too</label>
-<table><thead><tr><th>case</th><th>result</th><th>size</th><th>spread</th><th>contours, spread</th></tr></thead>
+<table><col class="case"><col><col class="size"><col class="spread"><col class="picture">
+<thead><tr><th>case</th><th>result</th><th>size</th><th>spread</th><th>contours, spread</th></tr></thead>
 <tbody>
 {rows}
 </tbody></table></body></html>
@@ -79,7 +81,7 @@ def _row(case: CaseReport, out: Path, *, embedded: bool) -> str:
     sizes = "<br>".join(f"{escape(name)} {_size(size)}" for name, size in case.labels.items())
     spread = "" if case.mean_spread is None else f"{case.mean_spread:.3f}"
     return (
-        f'<tr class="{kind}{" fine" if kind == "ok" else ""}"><td class="case">{escape(case.case)}</td>'
+        f'<tr class="{kind}{" fine" if kind == "ok" else ""}"><td>{escape(case.case)}</td>'
         f'<td><span class="tag">{case.status}{", review" if case.review else ""}</span>{why}</td>'
         f'<td class="n">{sizes}</td><td class="n">{spread}</td><td>{_picture(case, out, embedded=embedded)}</td></tr>'
     )

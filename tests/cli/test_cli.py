@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -103,13 +104,34 @@ def test_wrong_usage_is_2(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_empty_input_is_not_the_current_folder(cdal: Cdal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("segment", "", "--out", "out"),
+        ("segment", "a.nii.gz", "--out", ""),
+        ("example", "--out", ""),
+        ("verify", ""),
+        ("verify", ".", "--source", ""),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    cdal: Cdal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_volume(tmp_path / "a.nii.gz")
-    result = cdal("segment", "", "--out", tmp_path / "out")
+    result = cdal(*arguments)
     assert result.returncode == 2
     assert "it is empty; name a file or folder" in result.stderr
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"]
+
+
+def test_a_warning_is_one_line_where_nobody_looks(volume_model: Path, tmp_path: Path) -> None:  # noqa: F811
+    source = write_volume(tmp_path / "a.nii.gz")
+    command = [sys.executable, "-m", "cdal_sdk.cli", "segment", str(source), "--out", str(tmp_path / "out")]
+    command += ["--model", str(volume_model), "--engine", "torch", "--format", "dicom-seg"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - pytest keeps the log here
+    expected = r"[\d-]{10} [\d:]{8} WARNING --format dicom-seg is passed over for inputs that it cannot hold\n"
+    assert re.fullmatch(expected, done.stderr)
 
 
 def test_an_unknown_option_or_choice_is_2(cdal: Cdal, tmp_path: Path) -> None:

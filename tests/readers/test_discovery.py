@@ -98,13 +98,26 @@ def test_a_missing_path_among_others_fails_alone(tmp_path):
     assert "nowhere.nii.gz: there is no such file" in str(failed.error)
 
 
-def test_a_link_in_a_circle_fails_alone_and_in_a_folder_is_nothing(tmp_path):
+def test_a_link_that_leads_nowhere_fails_alone_if_it_was_meant_to_be_an_input(tmp_path):
     write_nifti(tmp_path / "scan.nii.gz")
     (tmp_path / "loop.nii.gz").symlink_to(tmp_path / "loop.nii.gz")
-    good, failed = discover([tmp_path, tmp_path / "loop.nii.gz"])
-    assert (good.case, failed.case) == ("scan", "loop")
-    assert failed.error is not None
-    assert [files.case for files in discover([tmp_path])] == ["scan"]
+    for name in ("gone.png", "notes.txt", "latest"):
+        (tmp_path / name).symlink_to(tmp_path / f"nowhere/{name}")
+    gone, loop, scan = discover([tmp_path])
+    assert scan.error is None
+    assert (gone.case, loop.case) == ("gone", "loop")
+    assert "gone.png: the link leads nowhere; fetch the file" in str(gone.error)
+    assert [files.case for files in discover([tmp_path, tmp_path / "loop.nii.gz"])] == ["gone", "loop", "scan"]
+
+
+def test_a_slice_that_is_a_link_to_nowhere_fails_its_series(tmp_path, write_series):
+    series = write_series()
+    last = series.files[-1]
+    last.unlink()
+    last.symlink_to(tmp_path / "annex/not-fetched")
+    (case,) = discover([series.folder])
+    assert case.error is not None
+    assert "a file beside its slices may be one of them: the link leads nowhere" in str(case.error)
 
 
 def test_an_excluded_folder_is_passed_over_unless_it_is_an_input(tmp_path, monkeypatch):

@@ -181,3 +181,26 @@ def test_a_header_that_claims_absurd_sizes_takes_no_memory(tmp_path, field, valu
     header[field] = value
     path.write_bytes(gzip.compress(bytes(header.binaryblock) + bytes(raw[348:])))
     assert refusal(path)
+
+
+def test_a_file_that_does_not_say_how_it_lies_in_the_patient_is_to_be_reviewed(tmp_path):
+    image = nibabel.Nifti1Image(noise(), np.diag([1, 2, 3, 1]))
+    image.to_filename(tmp_path / "told.nii")
+    image.set_sform(None, code=0)
+    image.set_qform(None, code=0)
+    image.to_filename(tmp_path / "untold.nii")
+    assert read(tmp_path / "told.nii").doubts == ()
+    (doubt,) = read(tmp_path / "untold.nii").doubts
+    assert "how it lies in the patient" in doubt
+
+
+@pytest.mark.parametrize(("degrees", "doubtful"), [(0, False), (3, False), (15, True)])
+def test_axes_that_are_not_at_right_angles_are_to_be_reviewed(tmp_path, degrees, doubtful):
+    affine = np.diag([-1.0, 2.0, 3.0, 1.0])
+    affine[1, 2] = 3 * np.tan(np.radians(degrees))
+    image = nibabel.Nifti1Image(noise(), affine)
+    image.set_qform(None, code=0)  # which cannot hold a shear
+    image.to_filename(tmp_path / "tilted.nii")
+    assert read(tmp_path / "tilted.nii").doubts == (
+        ("its axes miss the right angle by 15 degrees, as with a gantry tilt",) if doubtful else ()
+    )

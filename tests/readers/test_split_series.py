@@ -128,3 +128,73 @@ def test_an_unequal_number_of_repetitions_is_named(write_series):
     series = write_series(voxels=stacked, change=place, skip=[7])
     with pytest.raises(ReadError, match="same position"):
         volumes(series.folder)
+
+
+RELATING = [("FrameOfReferenceUID", "frames of reference"), ("StudyInstanceUID", "studies")]
+
+
+@pytest.mark.parametrize(("mark", "named"), RELATING)
+def test_slices_that_an_anonymiser_tore_apart_are_one_volume_to_be_reviewed(write_series, mark, named):
+    series = write_series(change=lambda index, ds: setattr(ds, mark, f"1.2.3.{index}"))
+    shutil.copy(series.files[1], series.folder / "copy")
+    (case,) = discover([series.folder])
+    study = read_study(case)
+    np.testing.assert_array_equal(study.image[0], series.voxels)
+    np.testing.assert_allclose(study.affine, series.affine)
+    assert study.doubts == (f"its series has 5 {named}, so that slices may not belong together",)
+
+
+@pytest.mark.parametrize(("mark", "named"), RELATING)
+def test_a_missing_slice_is_still_missed_where_an_anonymiser_tore_them_apart(write_series, mark, named):
+    series = write_series(change=lambda index, ds: setattr(ds, mark, f"1.2.3.{index}"), skip=[2])
+    with pytest.raises(ReadError, match="a slice is missing"):
+        volumes(series.folder)
+
+
+def test_echoes_are_taken_apart_without_frames_of_reference(write_series):
+    stacked = np.concatenate([phantom(), phantom() + 1000], axis=2)
+
+    def place(index, ds):
+        ds.ImagePositionPatient = [-20.0, 35.5, 12.25 + 2.5 * (index % COUNT)]
+        ds.EchoTime, ds.FrameOfReferenceUID = 3 + index // COUNT, f"1.2.3.{index}"
+
+    found = volumes(write_series(voxels=stacked, change=place).folder)
+    assert [volume.shape[2] for volume in found] == [COUNT, COUNT]
+
+
+@pytest.mark.parametrize(("mark", "named"), RELATING)
+def test_what_relates_several_slices_makes_a_volume_of_its_own_to_be_reviewed(write_series, mark, named):
+    series = write_series(change=lambda index, ds: setattr(ds, mark, f"1.2.3.{index // 3}"))
+    studies = [read_study(case) for case in discover([series.folder])]
+    assert sorted(study.grid[2] for study in studies) == [2, 3]
+    assert all(f"2 {named}" in study.doubts[0] for study in studies)
+
+
+def test_patients_under_one_series_uid_are_cases_of_their_own(write_series):
+    """A mask has one patient, and must not mix the slices of two."""
+
+    def place(index, ds):
+        ds.SeriesInstanceUID, ds.StudyInstanceUID = "1.2.3", f"1.2.3.{index // COUNT}"
+        ds.ImagePositionPatient = [-20.0, 35.5, 12.25 + 2.5 * (index % COUNT)]
+        ds.InstanceNumber = 1 + index % COUNT
+
+    stacked = np.concatenate([phantom(), phantom() + 1000], axis=2)
+    found = volumes(write_series(voxels=stacked, change=place).folder)
+    assert sorted(int(volume.min()) for volume in found) == [0, 1000]
+
+
+def test_a_parallel_slice_of_another_spacing_may_be_missing(write_series):
+    def other(index, ds):
+        if index == COUNT - 1:
+            ds.PixelSpacing = [0.1, 0.1]
+
+    for case in discover([write_series(change=other).folder]):
+        assert any("parallel ones of its series have another size" in doubt for doubt in case.doubts)
+
+
+def test_a_scout_across_the_slices_is_no_doubt(write_series):
+    def scout(index, ds):
+        if index == COUNT - 1:
+            ds.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+
+    assert [case.doubts for case in discover([write_series(change=scout).folder])] == [(), ()]

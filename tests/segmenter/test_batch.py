@@ -164,6 +164,22 @@ def test_a_case_that_cannot_be_written_fails_alone(volume_model: Path, inputs: P
     assert not (out / "a.nii.gz").exists(), "half a case is no case"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_source_that_does_not_answer_when_it_is_hashed_fails_alone(
+    volume_model: Path, inputs: Path, tmp_path: Path
+) -> None:
+    cases = discover([inputs])
+    (inputs / "a.nii.gz").unlink()
+    os.mkfifo(inputs / "a.nii.gz")  # to open it blocks, as on a drive that is gone
+    segmenter = AnySegmenter(volume_model, engine="torch", read_timeout=5)
+    try:
+        report = segment_cases(segmenter, cases, tmp_path / "out")
+    finally:
+        os.close(os.open(inputs / "a.nii.gz", os.O_WRONLY))  # lets the thread go that was left behind
+    assert {case.case: case.status for case in report.cases} == {"a": "failed", "b": "ok"}
+    assert "took longer than 5 seconds" in (report.cases[0].error or "")
+
+
 def test_a_ledger_that_cannot_be_changed_fails_one_case(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
     (tmp_path / "out/.cdal-ledger/a.json").mkdir(parents=True)  # can be deleted by nobody as a file
     cases = run(volume_model, inputs, tmp_path / "out")

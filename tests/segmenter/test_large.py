@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from scipy.ndimage import gaussian_filter
 
 from cdal_sdk import Segmenter, segment_cases
 from cdal_sdk.bundle import write_model_folder
-from cdal_sdk.errors import MissingExtraError
+from cdal_sdk.errors import MissingExtraError, ReadError
 from cdal_sdk.readers import discover
+from cdal_sdk.readers.image import read_image
 from cdal_sdk.readers.large_picture import open_large, read_gray
 from cdal_sdk.readers.limits import LIMITS
 from cdal_sdk.segmenter import batch
@@ -97,9 +98,6 @@ def test_what_cannot_be_done_in_parts_fails_alone(model, tmp_path, monkeypatch):
     folder.mkdir()
     Image.fromarray(picture()).save(folder / "good.png")
     Image.fromarray(picture()[..., 0]).save(folder / "gray.png")
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    Image.fromarray(picture()).save(folder / "turned.jpg", exif=turned)
     Image.fromarray(picture()).save(folder / "cut.tif", compression="tiff_deflate")
     raw = (folder / "cut.tif").read_bytes()
     (folder / "cut.tif").write_bytes(
@@ -109,13 +107,40 @@ def test_what_cannot_be_done_in_parts_fails_alone(model, tmp_path, monkeypatch):
     cases = run(model, folder, tmp_path / "out", 1000, monkeypatch)
 
     assert {name: case["status"] for name, case in cases.items()} == {
-        "good": "ok", "gray": "failed", "turned": "failed", "cut": "failed",
+        "good": "ok", "gray": "failed", "cut": "failed",
     }  # fmt: skip
     assert "gray image" in cases["gray"]["error"]
-    assert "turned" in cases["turned"]["error"]
     assert "truncated or damaged" in cases["cut"]["error"]
     left = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file() and ".cdal-ledger" not in path.parts}
     assert left == {"report.json", "report.html", "good.mask.tif", "good.png"}
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_rows_are_turned_as_exif_asks(tmp_path, suffix, orientation):
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / f"turned{suffix}"
+    Image.fromarray(picture()).save(path, exif=turned)
+    expected = read_image("turned", path).image[..., 0].transpose(1, 2, 0)
+    opened = open_large(path)
+    rows = b"".join(opened.rows(start, start + 1) for start in range(opened.shape.height))
+    found = np.frombuffer(rows, np.uint8).reshape(opened.shape.height, opened.shape.width, 3)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_turned_picture_passes_in_parts_and_a_huge_one_is_refused(model, tmp_path, monkeypatch):
+    source, turned = tmp_path / "photo.jpg", Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.fromarray(picture()).save(source, exif=turned)
+    parts = run(model, source, tmp_path / "parts", 1000, monkeypatch)["photo"]
+    assert parts["geometry"]["grid"] == [371, 430]
+    run(model, source, tmp_path / "whole", 10**6, monkeypatch)
+    expected = np.asarray(Image.open(tmp_path / "whole/photo.png"))
+    assert (expected != read_gray(tmp_path / "parts/photo.mask.tif")).mean() < 1e-4
+    monkeypatch.setattr("cdal_sdk.readers.large_picture.LIMITS", replace(LIMITS, pixels=1000))
+    with pytest.raises(ReadError, match="save it upright"):
+        open_large(source)
 
 
 def test_a_pyramid_is_one_picture_and_two_pages_are_two(tmp_path):
@@ -126,6 +151,15 @@ def test_a_pyramid_is_one_picture_and_two_pages_are_two(tmp_path):
     page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
     with pytest.raises(Exception, match="more than one picture"):
         open_large(tmp_path / "pages.tif")
+
+
+def test_a_further_format_is_passed_over_with_a_way_out(model, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(batch, "LIMITS", replace(LIMITS, whole_pixels=1000))
+    Image.fromarray(picture()).save(tmp_path / "slide.png")
+    cases = discover([tmp_path / "slide.png"])
+    report = segment_cases(Segmenter(model, engine="torch"), cases, tmp_path / "out", formats=("probability",))
+    assert report.cases[0].outputs == ["slide.mask.tif", "previews/slide.png"]
+    assert "--format probability is passed over for pictures that are segmented part by part; cut out" in caplog.text
 
 
 def test_a_plan_that_needs_the_whole_picture_takes_no_parts():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -64,3 +65,19 @@ def test_it_opens_in_a_browser(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("<tr class=") == 3
     assert "a slice is missing" in done.stdout
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+def test_a_long_error_leaves_pictures_their_width(tmp_path: Path) -> None:
+    """The previews take about a third of the page, 1170 pixels wide; one of them is red here."""
+    written = report(tmp_path)
+    written.cases.append(replace(written.cases[-1], error="a sentence that goes on and on, " * 20))
+    Image.new("RGB", (900, 900), (255, 0, 0)).save(tmp_path / "previews/fine.png")
+    write_page(written, tmp_path)
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    shot = [f"--screenshot={tmp_path / 'shot.png'}", "--window-size=1200,900"]
+    command = [str(BROWSER), *options, *shot, (tmp_path / "report.html").as_uri()]
+    subprocess.run(command, capture_output=True, timeout=120, check=True)  # noqa: S603
+    pixels = np.asarray(Image.open(tmp_path / "shot.png").convert("RGB")).astype(int)
+    red = (pixels[..., 0] > 200) & (pixels[..., 1] < 60) & (pixels[..., 2] < 60)
+    assert red.sum(axis=1).max() > 350

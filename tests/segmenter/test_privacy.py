@@ -77,7 +77,7 @@ def plant_invalid(index: int, ds: Dataset) -> None:
 
 @pytest.fixture
 def inputs(tmp_path: Path, write_series: WriteSeries) -> Path:
-    """Two good series, four that fail in different ways, a volume and a picture, all named after a patient."""
+    """Two good series, four that fail in different ways, a volume, a picture and a dead link, named after a patient."""
     folder = f"{PLANTED}^in"
     write_series(f"{folder}/good", change=plant)
     write_series(f"{folder}/gap", change=plant, skip=[2])
@@ -114,7 +114,7 @@ def test_nothing_that_a_run_leaves_names_the_patient(volume_model: Path, inputs:
     )
     assert done.returncode == 1, done.stderr  # some cases fail, as they shall
     assert done.stdout.count(b'"status": "ok"') == 3, done.stdout
-    assert done.stdout.count(b'"status": "failed"') == 6, done.stdout
+    assert done.stdout.count(b'"status": "failed"') == 7, done.stdout
     assert b"damaged-" in done.stdout, "the case of the text file, which is named after the patient"
     assert traces(done.stdout, "stdout") + traces(done.stderr, "stderr") == []
     assert [trace for path in out.rglob("*") for trace in traces_in(path, out)] == []

@@ -204,6 +204,10 @@ def with_bad_tags(index, ds):
         ds[tag] = RawDataElement(tag, vr, len(raw), raw, 0, False, True)
 
 
+def with_frames_of_reference_of_their_own(index, ds):
+    ds.FrameOfReferenceUID = f"1.2.3.{index}"
+
+
 @pytest.mark.parametrize("change", [without_required_tags, with_bad_tags])
 def test_no_result_is_lost_over_bad_source_tags(tmp_path, write_series, change, recwarn):
     series = write_series(change=change)
@@ -294,8 +298,11 @@ def dciodvfy_errors(path: Path) -> list[str]:
     return [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
 
 
+CHANGES = [lambda index, ds: None, without_required_tags, with_bad_tags, with_frames_of_reference_of_their_own]
+
+
 @needs_dciodvfy
-@pytest.mark.parametrize("change", [lambda index, ds: None, without_required_tags, with_bad_tags])
+@pytest.mark.parametrize("change", CHANGES)
 def test_dciodvfy_finds_no_error(tmp_path, write_series, change):
     study = read(write_series(orientation=oblique(turn=20, tilt=-35), change=change).folder)
     write_dicom_seg(asymmetric_mask(study), study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
