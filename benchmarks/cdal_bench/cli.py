@@ -48,7 +48,10 @@ def benchmark(
     ] = None,
     repetitions: Annotated[int, typer.Option(help="Measured rounds.")] = 5,
     warmup: Annotated[int, typer.Option(help="Unmeasured runs before them.")] = 1,
-    seconds: Annotated[float | None, typer.Option(help="After so many, no further round begins.")] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="After so many no further round of networks begins; after as many again, none of files."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     full: Annotated[bool, typer.Option("--full", help="Run long inferences whole; on a CPU that takes hours.")] = False,
     cold: Annotated[bool, typer.Option("--cold/--no-cold", help="Measure cold start in fresh processes.")] = True,

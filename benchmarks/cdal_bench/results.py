@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from cdal_bench.intervals import Interval, percentile
+from cdal_bench.series import Series
 from cdal_sdk.atomic import atomic
 from cdal_sdk.bundle.strict import convert_strictly
 from cdal_sdk.errors import ReadError
@@ -22,7 +21,6 @@ __all__ = [
     "Ratio",
     "Result",
     "Row",
-    "Series",
     "Setting",
     "Start",
     "Throughput",
@@ -203,53 +201,6 @@ class Ratio:
     fast: str
     times: Interval
     arithmetic: float
-
-
-@dataclass(frozen=True)
-class Series:
-    """How a cost grows with a size: one curve of the scaling study.
-
-    Attributes:
-        axis: what grows: "side", "batch", "votes", "steps" or "cases".
-        cost: "milliseconds" or "megabytes".
-        x: sizes.
-        y: costs.
-        slope: of y over x, least squares.
-        intercept: of the same line.
-        exponent: of the power law through the points, log y over log x; None where it has no meaning.
-    """
-
-    axis: str
-    cost: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    slope: float
-    intercept: float
-    exponent: float | None
-
-    @property
-    def straight(self) -> bool:
-        """Whether the line fits at least as well as the power law."""
-        if self.exponent is None:
-            return True
-        return self._misfit(self._line()) <= self._misfit(self._power())
-
-    def fitted(self) -> list[float]:
-        """The better fit at the sizes."""
-        return [float(y) for y in (self._line() if self.straight else self._power())]
-
-    def _line(self) -> NDArray[np.float64]:
-        return self.intercept + self.slope * np.asarray(self.x)
-
-    def _power(self) -> NDArray[np.float64]:
-        """Least squares on logarithms goes through their mean."""
-        x, y = np.log(self.x), np.log(self.y)
-        curve: NDArray[np.float64] = np.exp(y.mean() + (self.exponent or 0.0) * (x - x.mean()))
-        return curve
-
-    def _misfit(self, curve: NDArray[np.float64]) -> float:
-        """Of relative errors, so that small sizes count as much as large ones."""
-        return float(np.square(curve / np.asarray(self.y) - 1).sum())
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from cdal_bench.contenders import OWN, PLAIN, PUBLISHED
 from cdal_bench.inputs import find_inputs
 from cdal_bench.memory import peak_mb, resident_mb
 from cdal_bench.own_engines import make_own_engine
-from cdal_bench.results import Result, Series
+from cdal_bench.results import Result
+from cdal_bench.series import Series, fit
 from cdal_sdk.bundle import load_model
 from cdal_sdk.diffusion import Schedule, paper_betas
 from cdal_sdk.engines import Engine
@@ -28,7 +29,7 @@ from cdal_sdk.segmenter import Segmenter
 if TYPE_CHECKING:
     from cdal_bench.request import Request
 
-__all__ = ["first_engine", "fit", "study_scaling"]
+__all__ = ["first_engine", "study_scaling"]
 
 _RUNS = 3
 _CASES = 24
@@ -79,13 +80,6 @@ def study_scaling(request: Request, engine: str, say: Callable[[str], None] = la
         path = find_inputs(subject.manifest, request.data, 1, Path(folder)).paths[0]
         series += _series("cases", list(_cases(subject, engine, path)))
     return tuple(series)
-
-
-def fit(axis: str, cost: str, x: Sequence[float], y: Sequence[float]) -> Series:
-    """A line and, where all is positive and grows, a power law through points, by least squares."""
-    slope, intercept = np.polyfit(x, y, 1)
-    exponent = float(np.polyfit(np.log(x), np.log(y), 1)[0]) if min(*x, *y) > 0 and axis != "cases" else None
-    return Series(axis, cost, tuple(x), tuple(y), float(slope), float(intercept), exponent)
 
 
 def _series(axis: str, points: Sequence[Point]) -> list[Series]:

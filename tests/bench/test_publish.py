@@ -23,7 +23,8 @@ from cdal_bench.plots import pictures
 from cdal_bench.publish import engine_sections, fill, publish, read_results, readme_lines, sections
 from cdal_bench.quick import losses, measure, read_ratios, run, write_ratios
 from cdal_bench.report import headline, table
-from cdal_bench.results import Latency, Machine, Ratio, Result, Row, Series, Setting, Verdict, write_result
+from cdal_bench.results import Latency, Machine, Ratio, Result, Row, Setting, Verdict, write_result
+from cdal_bench.series import Series
 from cdal_sdk.errors import ReadError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]

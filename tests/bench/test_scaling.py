@@ -17,24 +17,25 @@ from cdal_bench.memory import largest_mb, peak_mb, resident_mb
 from cdal_bench.plots import draw_plots
 from cdal_bench.report import report_markdown
 from cdal_bench.request import Request
+from cdal_bench.series import fit
 from cdal_sdk.errors import UsageError
 from tests.bench.test_publish import RESULT, row
 
 
 def test_a_line_and_a_power_law_are_found():
-    line = scaling.fit("votes", "milliseconds", [1, 2, 4, 8], [15, 25, 45, 85])
+    line = fit("votes", "milliseconds", [1, 2, 4, 8], [15, 25, 45, 85])
     assert (line.slope, line.intercept) == (pytest.approx(10), pytest.approx(5))
-    square = scaling.fit("side", "milliseconds", [8, 16, 32], [2 * 64, 2 * 256, 2 * 1024])
+    square = fit("side", "milliseconds", [8, 16, 32], [2 * 64, 2 * 256, 2 * 1024])
     assert square.exponent == pytest.approx(2)
-    assert scaling.fit("cases", "megabytes", [1, 2], [5, 5]).exponent is None
+    assert fit("cases", "megabytes", [1, 2], [5, 5]).exponent is None
 
 
 def test_the_better_fit_is_drawn():
     sizes = [1.0, 2.0, 4.0, 8.0]
-    line = scaling.fit("votes", "milliseconds", sizes, [15, 25, 45, 85])
+    line = fit("votes", "milliseconds", sizes, [15, 25, 45, 85])
     assert line.straight
     assert line.fitted() == pytest.approx([15, 25, 45, 85])
-    square = scaling.fit("side", "milliseconds", sizes, [3, 12, 48, 192])
+    square = fit("side", "milliseconds", sizes, [3, 12, 48, 192])
     assert not square.straight
     assert square.fitted() == pytest.approx([3, 12, 48, 192])
 
