@@ -43,7 +43,7 @@ def write_page(report: Report, out: Path) -> None:
     # Pictures first for the cases that somebody has to look at.
     urgent = sorted(report.cases, key=lambda case: (not case.review, case.case))
     pictured = {case.case for case in urgent[:_MOST_PICTURES]}
-    rows = "\n".join(_row(case, out, embedded=case.case in pictured) for case in report.cases)
+    rows = "\n".join(_row(case, out, report.votes, embedded=case.case in pictured) for case in report.cases)
     counts = Counter(case.status for case in report.cases)
     flagged = sum(bool(case.review) for case in report.cases)
     told = ", ".join(f"{counts[status]} {status}" for status in ("ok", "skipped", "failed") if counts[status])
@@ -66,6 +66,8 @@ def write_page(report: Report, out: Path) -> None:
 
 
 def _promise(report: Report) -> str:
+    if report.votes == 1:
+        return "A single vote has no spread, and leaves no interval."
     if report.interval_coverage is None:
         return "Intervals are what the votes leave open, not calibrated."
     return (
@@ -74,12 +76,12 @@ def _promise(report: Report) -> str:
     )
 
 
-def _row(case: CaseReport, out: Path, *, embedded: bool) -> str:
+def _row(case: CaseReport, out: Path, votes: int, *, embedded: bool) -> str:
     kind = case.status if case.status == "failed" else "review" if case.review else "ok"
     reasons = [case.error] if case.error else case.review
     why = "".join(f'<p class="why">{escape(reason)}</p>' for reason in reasons)
-    sizes = "<br>".join(f"{escape(name)} {_size(size)}" for name, size in case.labels.items())
-    spread = "" if case.mean_spread is None else f"{case.mean_spread:.3f}"
+    sizes = "<br>".join(f"{escape(name)} {_size(size, spread=votes > 1)}" for name, size in case.labels.items())
+    spread = "" if case.mean_spread is None or votes == 1 else f"{case.mean_spread:.3f}"
     return (
         f'<tr class="{kind}{" fine" if kind == "ok" else ""}"><td>{escape(case.case)}</td>'
         f'<td><span class="tag">{case.status}{", review" if case.review else ""}</span>{why}</td>'
@@ -87,10 +89,10 @@ def _row(case: CaseReport, out: Path, *, embedded: bool) -> str:
     )
 
 
-def _size(size: dict[str, Any]) -> str:
+def _size(size: dict[str, Any], *, spread: bool) -> str:
     for name, unit, digits in (("volume_ml", "ml", 3), ("area_mm2", "mm²", 1), ("area_px", "px", 0)):
         if name in size:
-            interval = size.get(f"{name}_interval")
+            interval = size.get(f"{name}_interval") if spread else None
             between = f" <small>({interval[0]:.{digits}f} to {interval[1]:.{digits}f})</small>" if interval else ""
             return f"{size[name]:.{digits}f} {unit}{between}"
     return ""

@@ -116,6 +116,8 @@ class Segmenter:
         self.weights_sha256 = loaded.weights_sha256
         sampling = manifest.sampling(votes, seed)
         self.votes, self.seed = sampling.votes, sampling.seed
+        if self.votes == 1 and manifest.votes > 1:
+            _log.warning("one vote has no spread: intervals and the review for a high spread say nothing")
         self.force = force
         self.read_timeout = read_timeout
         place = pick_device(device)

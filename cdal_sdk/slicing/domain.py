@@ -13,9 +13,11 @@ from cdal_sdk.study import Study
 __all__ = ["check_domain", "match_channels"]
 
 _MOST_ENLARGED = 4  # times, on the way to the canvas
+_MOST_STRETCHED = 3  # times, one side against the other
 _BLANK_REMEDY = "check how it was exported, or pass --force"
 _ENOUGH_VOXELS = 1_000_000  # to find percentiles
 _REMEDY = "crop or resample it to the model's domain, choose another model, or pass --force"
+_KIND_REMEDY = "choose another model, or pass --force"
 
 
 def match_channels(study: Study, plan: Plan) -> Study:
@@ -31,7 +33,7 @@ def match_channels(study: Study, plan: Plan) -> Study:
         names = {1: "gray", 3: "RGB"}
         found, wanted = (names.get(n, f"{n}-channel") for n in (len(image), plan.channels))
         raise DomainError(
-            f"this is a {found} image, the model takes {wanted} ones",
+            f"the image is {found}, the model takes {wanted} ones",
             where=study.case,
             remedy="convert the image or choose another model",
         )
@@ -51,9 +53,11 @@ def check_domain(study: Study, plan: Plan) -> None:
 
     if study.planar != (plan.kind == "planar"):
         found, expected = ("a planar image", "volumes") if study.planar else ("a volume", "planar images")
-        raise refuse(f"this is {found}, the model was trained on {expected}")
+        raise refuse(f"this is {found}, the model was trained on {expected}", _KIND_REMEDY)
     if domain.modalities and study.modality and study.modality not in domain.modalities:
-        raise refuse(f"the modality is {study.modality}, the model was trained on {', '.join(domain.modalities)}")
+        raise refuse(
+            f"the modality is {study.modality}, the model was trained on {', '.join(domain.modalities)}", _KIND_REMEDY
+        )
     low, high = float(study.image.min()), float(study.image.max())
     if domain.values is not None and not domain.values[0] <= low <= high <= domain.values[1]:
         raise refuse(
@@ -63,6 +67,9 @@ def check_domain(study: Study, plan: Plan) -> None:
         raise refuse(
             f"it has {' x '.join(map(str, study.grid[:2]))} pixels, too few for anything to be told", _BLANK_REMEDY
         )
+    stretch = study.grid[0] * plan.canvas[1] / (study.grid[1] * plan.canvas[0])
+    if plan.fit == "resize" and max(stretch, 1 / stretch) > _MOST_STRETCHED:
+        raise refuse(f"it has {' x '.join(map(str, study.grid[:2]))} pixels, a strip to a model that sees all at once")
     if plan.intensity.method == "percentile" and _is_constant(study, plan):
         raise refuse("its values are all the same, so that there is nothing to see", _BLANK_REMEDY)
     if study.spacing is None:

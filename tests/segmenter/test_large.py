@@ -109,7 +109,7 @@ def test_what_cannot_be_done_in_parts_fails_alone(model, tmp_path, monkeypatch):
     assert {name: case["status"] for name, case in cases.items()} == {
         "good": "ok", "gray": "failed", "cut": "failed",
     }  # fmt: skip
-    assert "gray image" in cases["gray"]["error"]
+    assert "the image is gray" in cases["gray"]["error"]
     assert "truncated or damaged" in cases["cut"]["error"]
     left = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file() and ".cdal-ledger" not in path.parts}
     assert left == {"report.json", "report.html", "good.mask.tif", "good.png"}

@@ -49,6 +49,15 @@ def test_every_case_with_its_size_reason_and_picture(tmp_path: Path) -> None:
     assert "2 ok, 1 failed; 1 to review" in text
 
 
+def test_a_single_vote_is_not_told_as_certain(tmp_path: Path) -> None:
+    write_page(replace(report(tmp_path), votes=1), tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "A single vote has no spread" in text
+    assert "1.785 ml" in text
+    assert "1.700 to 1.900" not in text
+    assert "0.020" not in text
+
+
 def test_names_and_errors_are_escaped_and_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
     text = page(tmp_path)
     assert "<script" not in text

@@ -147,7 +147,7 @@ def test_outside_the_domain(volume_model: Path, planar_model: Path, tmp_path: Pa
     assert Segmenter(volume_model, force=True)(large).mask.shape == (60, 60, 4)
 
     Image.new("RGB", (10, 10), (1, 2, 3)).save(tmp_path / "colour.png")
-    with pytest.raises(DomainError, match="RGB image, the model takes gray"):
+    with pytest.raises(DomainError, match="the image is RGB, the model takes gray"):
         Segmenter(planar_model, force=True)(tmp_path / "colour.png")
     with pytest.raises(DomainError, match="a volume, the model was trained on planar images"):
         Segmenter(planar_model)(large)

@@ -94,9 +94,18 @@ def test_a_model_of_fixed_values_takes_blank_pictures():
 
 def test_a_picture_of_few_pixels_is_refused_where_it_would_be_enlarged():
     enlarging = replace(PICTURES, fit="resize")
-    assert "300 x 15 pixels, too few" in refusal(picture(phantom((300, 15, 1))[..., 0]), enlarging)
-    check_domain(picture(phantom((300, 16, 1))[..., 0]), enlarging)
-    check_domain(picture(phantom((300, 15, 1))[..., 0]), PICTURES)
+    assert "40 x 15 pixels, too few" in refusal(picture(phantom((40, 15, 1))[..., 0]), enlarging)
+    check_domain(picture(phantom((40, 16, 1))[..., 0]), enlarging)
+    check_domain(picture(phantom((40, 15, 1))[..., 0]), PICTURES)
+
+
+def test_a_strip_is_refused_where_its_sides_would_be_changed():
+    square = replace(PICTURES, fit="resize")
+    assert PICTURES.canvas[0] == PICTURES.canvas[1]
+    for shape in ((301, 100, 1), (100, 301, 1)):
+        assert "pixels, a strip" in refusal(picture(phantom(shape)[..., 0]), square)
+        check_domain(picture(phantom(shape)[..., 0]), PICTURES)
+    check_domain(picture(phantom((300, 100, 1))[..., 0]), square)
 
 
 def test_channels_that_fit_are_left_alone():
@@ -112,7 +121,7 @@ def test_a_gray_picture_saved_as_rgb_becomes_gray():
 
 def test_channels_that_do_not_fit_are_refused():
     colour = picture(np.random.default_rng(0).normal(size=(3, 6, 5)).astype(np.float32))
-    with pytest.raises(DomainError, match="this is a RGB image, the model takes gray ones"):
+    with pytest.raises(DomainError, match="the image is RGB, the model takes gray ones"):
         match_channels(colour, PICTURES)
-    with pytest.raises(DomainError, match="this is a gray image, the model takes RGB ones"):
+    with pytest.raises(DomainError, match="the image is gray, the model takes RGB ones"):
         match_channels(volume(), replace(VOLUMES, channels=3))
