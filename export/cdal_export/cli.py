@@ -5,10 +5,14 @@ from __future__ import annotations
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from cdal_export.exporter import Exported
+    from cdal_export.workshop import Say
 
 __all__ = ["export"]
 
@@ -81,6 +85,14 @@ def export(
     target = out or Path(f"{Path(checkpoint).stem}.cdal")
     with console.status("exporting") if console.is_terminal else nullcontext():
         exported = export_model(checkpoint, target, options, say)
+    _tell(exported, say)
+    if triton is not None:
+        for path in write_repository(exported, triton):
+            say(f"{path}")
+
+
+def _tell(exported: Exported, say: Say) -> None:
+    """How far each engine is from the reference, and the files."""
     for engine in exported.engines:
         say(f"{engine.name} in {engine.precision}: {engine.agreement or 'not yet gated'}")
         if engine.rehearsal is not None:
@@ -89,6 +101,3 @@ def export(
             say(f"  {step}")
     for name in exported.manifest.files:
         say(f"{exported.folder / name}  {(exported.folder / name).stat().st_size / 1e6:.1f} MB")
-    if triton is not None:
-        for path in write_repository(exported, triton):
-            say(f"{path}")
