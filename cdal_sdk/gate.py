@@ -16,12 +16,11 @@ from cdal_sdk.errors import GateError
 from cdal_sdk.example import example_study
 from cdal_sdk.masks import decide, dice, probabilities
 from cdal_sdk.planar_phantoms import chest, tissue
-from cdal_sdk.slicing import prepare
+from cdal_sdk.slicing import Plan, prepare
 from cdal_sdk.study import Source, Study
 
 __all__ = ["Agreement", "Gate", "Limits", "StepAgreement", "gate_images", "synthetic_images"]
 
-_IMAGES_PER_STUDY = 64  # evenly chosen: finely overlapping tiles repeat what they show
 _IMAGES_AT_FIRST_USE = 4
 _IMAGES_FOR_STEPS = 4
 _STEP = "step"  # and its number: an output's name
@@ -238,9 +237,11 @@ class Gate:
         return np.concatenate(masks), shares
 
 
-def gate_images(manifest: Manifest, studies: Sequence[Study]) -> list[NDArray[np.float32]]:
-    """Network inputs of studies for a gate, at most 64 a study."""
-    return [_spread(prepare(study, manifest.plan).images, _IMAGES_PER_STUDY) for study in studies]
+def gate_images(study: Study, plan: Plan, pixels: int) -> NDArray[np.float32]:
+    """Network inputs of a study, evenly chosen: as many as have so many pixels together, and at least one."""
+    images = prepare(study, plan).images
+    height, width = images.shape[2:]
+    return _spread(images, max(1, pixels // (height * width)))
 
 
 def synthetic_images(manifest: Manifest) -> list[NDArray[np.float32]]:

@@ -19,10 +19,20 @@ from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
 from cdal_sdk.errors import EngineError, MissingExtraError
 from cdal_sdk.network import Generator
 
-__all__ = ["write_int8_graph"]
+__all__ = ["quantised_layer", "write_int8_graph"]
 
-_KEPT = ("label_conv", "out")  # they see one or two channels, and their error goes straight into the label
+_QUANTISED = (".conv1", ".conv2")  # of every block
 _PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}  # there is nothing that its preparation would fold
+
+
+def quantised_layer(name: str) -> bool:
+    """Whether a layer, named as in the graph, computes in INT8: a convolution that a norm precedes.
+
+    Nearly all operations are in these. What comes out of a norm has one range whatever the image. The others carry the
+    stream past the norms (shortcuts, resampling, pyramid), or a few channels in and out, whose error goes straight into
+    the label.
+    """
+    return name.endswith(_QUANTISED)
 
 
 def write_int8_graph(generator: Generator, target: Target) -> bytes:
@@ -46,7 +56,7 @@ def write_int8_graph(generator: Generator, target: Target) -> bytes:
 
     graph = write_graph(fold_for(generator, target), replace(GraphOptions.of(target), precision="fp16"))
     onnx.helper.set_model_props(graph, _PREPARED)
-    kept = [node.name for node in graph.graph.node if node.op_type == "Conv" and node.name.endswith(_KEPT)]
+    chosen = [node.name for node in graph.graph.node if node.op_type == "Conv" and quantised_layer(node.name)]
     with tempfile.TemporaryDirectory() as folder:
         given, quantised = Path(folder) / "given.onnx", Path(folder) / "quantised.onnx"
         onnx.save(graph, given)
@@ -56,7 +66,7 @@ def write_int8_graph(generator: Generator, target: Target) -> bytes:
                 quantised,
                 Images(),
                 op_types_to_quantize=["Conv"],
-                nodes_to_exclude=kept,
+                nodes_to_quantize=chosen,
                 per_channel=True,
                 extra_options={
                     "ActivationSymmetric": True,

@@ -1,7 +1,7 @@
 """The OpenVINO engine in INT8: quantised after training by NNCF, on images that an export has at hand.
 
 What NNCF makes is OpenVINO's own format, an XML file beside one of weights; the engine's file is a ZIP archive of both,
-not compressed. Norms, softmax, sampler and vote statistics keep their precision.
+not compressed. All but the convolutions of `quantised_layer` keeps its precision.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import openvino
 
 from cdal_sdk.engines.base import Precision, Target, fold_for
 from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
+from cdal_sdk.engines.onnx_int8 import quantised_layer
 from cdal_sdk.engines.openvino_cpu import OpenVinoEngine, openvino_core
 from cdal_sdk.errors import EngineError, MissingExtraError
 from cdal_sdk.network import Generator
@@ -25,7 +26,6 @@ from cdal_sdk.network import Generator
 __all__ = ["BUILDER"]
 
 _XML, _WEIGHTS = "model.xml", "model.bin"
-_KEPT = (".*norm.*", ".*posterior.*", ".*statistics.*", ".*noise.*", ".*label_conv.*", r".*step\d+\.out.*")
 
 
 class _Int8Builder:
@@ -68,7 +68,8 @@ def _quantise(model: openvino.Model, images: list[np.ndarray]) -> openvino.Model
     except ImportError as error:
         raise MissingExtraError("nncf", "int8") from error
     logging.getLogger("nncf").setLevel(logging.ERROR)  # its own function changes handlers that others share
-    kept = nncf.IgnoredScope(patterns=list(_KEPT), validate=False)
+    names = [node.get_friendly_name() for node in model.get_ops() if not _quantised(node)]
+    kept = nncf.IgnoredScope(names=names, validate=False)
     data = nncf.Dataset([{"image": image[None]} for image in images])
     try:
         return nncf.quantize(
@@ -76,6 +77,11 @@ def _quantise(model: openvino.Model, images: list[np.ndarray]) -> openvino.Model
         )
     except Exception as error:
         raise EngineError(f"NNCF cannot quantise this ({error})", remedy="export without --int8") from error
+
+
+def _quantised(node: openvino.Node) -> bool:
+    name = node.get_friendly_name().removesuffix("/WithoutBiases")  # OpenVINO adds the bias in a node of its own
+    return node.get_type_name() == "Convolution" and quantised_layer(name)
 
 
 BUILDER = _Int8Builder()

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cdal_sdk.bundle import Manifest
+from cdal_sdk.errors import UsageError
 from cdal_sdk.gate import gate_images, synthetic_images
 from cdal_sdk.readers import CaseFiles, discover, read_study
-from cdal_sdk.slicing import check_domain, match_channels
-from cdal_sdk.study import Study
+from cdal_sdk.slicing import Plan, check_domain, match_channels
 
 __all__ = ["ExportImages", "choose_images"]
 
-_CASES_OF_ONE_IMAGE = 16
-_CASES_OF_MANY = 2  # slices or tiles, of which the gate takes up to 64 each
+# Pixels of the network's inputs: the float32 reference takes its time for each, calibration somewhat less.
+_TO_JUDGE = 2 * 288 * 288
+_TO_CALIBRATE = _TO_JUDGE // 2
+_CASES = 16  # for either; of more of them less could be shown
 
+_T = TypeVar("_T")
 Images = tuple[NDArray[np.float32], ...]
 
 
@@ -29,7 +33,7 @@ class ExportImages:
 
     Attributes:
         gate: to compare on.
-        calibration: to quantise on.
+        calibration: to quantise on; of no case that is compared on, and empty where nothing is quantised.
         described: what they are, in words.
     """
 
@@ -46,29 +50,48 @@ def choose_images(
     For INT8 every second case calibrates and the others judge, so that nothing is judged by what it was fitted to.
 
     Raises:
+        UsageError: if there is a single case for INT8.
         CdalError: if the folder holds no case, or a chosen one cannot be used.
     """
     if data is not None:
-        studies = [_study(files, manifest) for files in _chosen(data, manifest)]
-        images, described = gate_images(manifest, studies), f"{len(studies)} case(s) of {data}"
-    elif travelling:
-        images, described = list(travelling), "images that travel with the model"
-    else:
-        images, described = synthetic_images(manifest), "a synthetic image"
-    if int8 and len(images) > 1:
-        return ExportImages(tuple(images[1::2]), tuple(images[::2]), f"{described}, every second one")
-    return ExportImages(tuple(images), tuple(images), described)
+        return _of_cases(manifest.plan, data, int8=int8)
+    images = list(travelling) or synthetic_images(manifest)
+    described = "images that travel with the model" if travelling else "a synthetic image"
+    judging, calibrating = _split(images) if int8 else (images, [])
+    return ExportImages(tuple(judging), tuple(calibrating), described)
 
 
-def _chosen(data: Path, manifest: Manifest) -> list[CaseFiles]:
+def _of_cases(plan: Plan, data: Path, *, int8: bool) -> ExportImages:
     cases = list(discover([data]))
-    plan = manifest.plan
-    count = _CASES_OF_MANY if plan.kind == "volume" or plan.fit == "tile" else _CASES_OF_ONE_IMAGE
+    count = min(_CASES, max(1, _TO_JUDGE // (plan.canvas[0] * plan.canvas[1])))
+    chosen = _evenly(cases, 2 * count if int8 else count)
+    judging, calibrating = _split(chosen) if int8 else (chosen, [])
+    described = f"{len(judging)} case(s) of {data}"
+    if int8:
+        described += f", having calibrated on {len(calibrating)} other(s)"
+    return ExportImages(_images(judging, plan, _TO_JUDGE), _images(calibrating, plan, _TO_CALIBRATE), described)
+
+
+def _evenly(cases: Sequence[CaseFiles], count: int) -> list[CaseFiles]:
     places = np.linspace(0, len(cases) - 1, min(count, len(cases))).round().astype(int)
     return [cases[place] for place in places]
 
 
-def _study(files: CaseFiles, manifest: Manifest) -> Study:
-    study = match_channels(read_study(files), manifest.plan)
-    check_domain(study, manifest.plan)
-    return study
+def _split(cases: Sequence[_T]) -> tuple[Sequence[_T], Sequence[_T]]:
+    """Every second case judges, the others calibrate."""
+    if len(cases) < 2:
+        raise UsageError(
+            "INT8 needs two cases at least, some to calibrate on and others to judge by", remedy="give them by --data"
+        )
+    return cases[1::2], cases[::2]
+
+
+def _images(cases: Sequence[CaseFiles], plan: Plan, pixels: int) -> Images:
+    """From each case an equal share of so many pixels."""
+    return tuple(_of_case(files, plan, pixels // len(cases)) for files in cases)
+
+
+def _of_case(files: CaseFiles, plan: Plan, pixels: int) -> NDArray[np.float32]:
+    study = match_channels(read_study(files), plan)
+    check_domain(study, plan)
+    return gate_images(study, plan, pixels)

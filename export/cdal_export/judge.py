@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cdal_sdk.bundle import Manifest
 from cdal_sdk.diffusion import Sampling
-from cdal_sdk.engines import BuiltEngine, ProbingEngine, Target
+from cdal_sdk.engines import BuiltEngine, ProbingEngine, Target, VoteMaps
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.gate import Agreement, Gate, Limits, StepAgreement
 from cdal_sdk.network import Generator
@@ -59,20 +59,42 @@ class Judge:
         agreement = self._end.check(open_engine(target))
         if target.free_noise:
             self._second_seed.check(open_engine(replace(target, sampling=self._reseeded)))
-        reference = TorchEngine(self.generator, self.sampling, "cpu", probes=True)
-        return agreement, self._end.check_steps(open_probing(), reference)
+        return agreement, self._end.check_steps(open_probing(), self._reference)
+
+    @cached_property
+    def _reference(self) -> _Reference:
+        return _Reference(TorchEngine(self.generator, self.sampling, "cpu", probes=True))
 
     @cached_property
     def _end(self) -> Gate:
-        return self._gate(self.sampling)
+        return Gate(self.manifest, self._reference, self.images, self.limits)
 
     @cached_property
     def _second_seed(self) -> Gate:
-        return self._gate(self._reseeded)
+        reference = TorchEngine(self.generator, self._reseeded, "cpu")
+        return Gate(self.manifest, reference, self.images, self.limits)
 
     @property
     def _reseeded(self) -> Sampling:
         return replace(self.sampling, seed=self.sampling.seed + 1)
 
-    def _gate(self, sampling: Sampling) -> Gate:
-        return Gate(self.manifest, TorchEngine(self.generator, sampling, "cpu"), self.images, self.limits)
+
+class _Reference:
+    """The float32 reference with its answers kept: the end and the steps are compared on the same images."""
+
+    def __init__(self, engine: TorchEngine) -> None:
+        self.name, self.device, self.precision = engine.name, engine.device, engine.precision
+        self._probe = engine.probe
+        self._answers: dict[tuple[tuple[int, ...], bytes], dict[str, NDArray[np.float32]]] = {}
+
+    def run(self, images: NDArray[np.float32]) -> VoteMaps:
+        """See `Engine.run`."""
+        outputs = self.probe(images)
+        return VoteMaps(outputs["mean"], outputs["spread"])
+
+    def probe(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """See `ProbingEngine.probe`."""
+        key = images.shape, images.tobytes()
+        if key not in self._answers:
+            self._answers[key] = self._probe(images)
+        return self._answers[key]

@@ -26,7 +26,7 @@ class ExportOptions:
         keep_images: store the gate's images in the model folder, so that later builds are held against them, too.
         islands: where half precision fails the gate, retry with the offending layers in float32.
         free_noise: engines take their noise as inputs; it is gated for two seeds.
-        int8: quantise the engines, on images that the gate does not see, where there are two cases or more.
+        int8: quantise the engines, on cases that the gate does not see; it takes two at least.
         limits: of the gate.
     """
 

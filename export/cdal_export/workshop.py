@@ -178,12 +178,14 @@ class Workshop:
         except GateError as error:
             if target.precision == "fp32":
                 raise
+            if target.precision == "int8":
+                remedy = "leave --int8 out, or give other images by --data"
+                raise GateError(error.what, where=error.where, remedy=remedy) from error
             exact = replace(target, precision="fp32", islands=frozenset())
             islands = find_islands(self.generator, exact, target, self.judge.images[0])
             layers = ", ".join(islands[:8]) if islands else "no single layer stands out"
             if not (self.options.islands and islands and builder.takes_islands):
                 offer = "retry with --islands, or use --fp32" if builder.takes_islands and islands else "use --fp32"
-                offer = "leave --int8 out, or give other images by --data" if target.precision == "int8" else offer
                 raise GateError(f"{error.what}; offending layers: {layers}", where=error.where, remedy=offer) from error
         self.say(f"retrying with {len(islands)} layer(s) in float32: {layers}")
         target = replace(target, islands=frozenset(islands))

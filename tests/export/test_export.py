@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,18 +98,50 @@ def test_planar_models_and_real_images(tmp_path: Path) -> None:
     assert "1 case(s)" in export_model(volume, tmp_path / "b", replace(SCRIPT, data=tmp_path / "data")).gate_images
 
 
+def write_pictures(folder: Path, count: int, side: int) -> Path:
+    """Gray pictures, each of one value, 6 times its number."""
+    for number in range(count):
+        Image.fromarray(np.full((side, side), 6 * number, np.uint8)).save(folder / f"{number:02d}.png")
+    return folder
+
+
+def numbers(cases: Sequence[np.ndarray]) -> list[int]:
+    """Of the pictures behind images."""
+    return [round((float(images.mean()) + 1) / 2 * 255 / 6) for images in cases]
+
+
 def test_pictures_are_chosen_evenly_and_int8_is_judged_by_others_than_it_was_calibrated_on(tmp_path: Path) -> None:
-    for number in range(40):
-        Image.fromarray(np.full((32, 32), 6 * number, np.uint8) + np.eye(32, dtype=np.uint8)).save(
-            tmp_path / f"{number:02d}.png"
-        )
+    write_pictures(tmp_path, 31, 16)
     plain = choose_images(PLANAR, tmp_path, [], int8=False)
     assert plain.described == f"16 case(s) of {tmp_path}"
-    assert len(plain.gate) == len(plain.calibration) == 16
+    assert (numbers(plain.gate), plain.calibration) == ([*range(0, 31, 2)], ())
     quantised = choose_images(PLANAR, tmp_path, [], int8=True)
-    assert [len(images) for images in (quantised.gate, quantised.calibration)] == [8, 8]
-    np.testing.assert_array_equal(quantised.gate, plain.gate[1::2])
-    np.testing.assert_array_equal(quantised.calibration, plain.gate[::2])
+    assert numbers(quantised.gate) == [*range(1, 31, 2)]
+    assert numbers(quantised.calibration) == [*range(0, 31, 2)]
+
+
+def test_large_tiles_come_from_fewer_cases_and_their_pixels_are_limited(tmp_path: Path) -> None:
+    tiled = replace(PLANAR, plan=replace(PLANAR.plan, fit="tile", canvas=(288, 288)))
+    write_pictures(tmp_path, 7, 600)
+    chosen = choose_images(tiled, tmp_path, [], int8=True)
+    assert (numbers(chosen.gate), numbers(chosen.calibration)) == ([2, 6], [0, 4])
+    assert {images.shape for images in (*chosen.gate, *chosen.calibration)} == {(1, 1, 288, 288)}
+
+
+def test_a_single_case_gives_as_many_images_as_have_the_pixels(small_gate: Study) -> None:
+    height, width = 12, 14
+    assert [len(gate_images(small_gate, VOLUME.plan, n * height * width)) for n in (0, 1, 3, 100)] == [1, 1, 3, 4]
+
+
+def test_the_reference_runs_once_for_the_end_and_the_steps(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+    run = TorchEngine._run
+    monkeypatch.setattr(TorchEngine, "_run", lambda self, x, noise: ran.append(len(x)) or run(self, x, noise))
+    exported = export_model(checkpoint, tmp_path / "out", SCRIPT)
+    assert ran == [4]
+    assert len(exported.engines[0].steps) == 2
 
 
 def test_auto_tries_an_engine_in_float32_before_the_next_one(
@@ -218,7 +251,8 @@ def reference() -> TorchEngine:
     ("change", "passes"), [(0.0, True), (1.0, False), (float("nan"), False), (float("inf"), False)]
 )
 def test_the_gate(change: float, passes: bool, small_gate: Study) -> None:
-    agreement = Gate(VOLUME, reference(), gate_images(VOLUME, [small_gate])).compare(Altered(reference(), change))
+    images = [gate_images(small_gate, VOLUME.plan, 10_000)]
+    agreement = Gate(VOLUME, reference(), images).compare(Altered(reference(), change))
     assert agreement.passes(Limits()) is passes
     assert agreement.finite is bool(np.isfinite(change))
 
