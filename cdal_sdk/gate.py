@@ -23,6 +23,7 @@ __all__ = ["Agreement", "Gate", "Limits", "StepAgreement", "gate_images", "synth
 
 _IMAGES_AT_FIRST_USE = 4
 _IMAGES_FOR_STEPS = 4
+_SHIFT = 0.05  # of a probability, from which on it counts as another one
 _STEP = "step"  # and its number: an output's name
 _PIXELS_AT_FIRST_USE = 4 * 128 * 128  # somebody waits for it
 
@@ -34,13 +35,13 @@ class Limits:
     Attributes:
         dice: least Dice of any label over all images, at the end and after each step.
         flips: largest share of pixels whose label changes, at the end and after each step.
-        probability: largest difference of a vote mean on the scale [0, 1]; it counts where both masks are empty, too.
+        shifts: largest share of values whose probability changes by more than 0.05; masks may both be empty there.
         volume_change: largest relative change of a label's size.
     """
 
     dice: float = 0.995
     flips: float = 0.002
-    probability: float = 0.05
+    shifts: float = 0.002
     volume_change: float = 0.01
 
 
@@ -51,6 +52,7 @@ class Agreement:
     Attributes:
         dice: of each label between the two masks; 1 where both are empty.
         flips: share of pixels whose label differs.
+        shifts: share of values whose probability differs by more than 0.05.
         probability: largest difference of a vote mean on the scale [0, 1].
         volume_change: largest relative change of a label's size.
         finite: whether every value is a number.
@@ -59,6 +61,7 @@ class Agreement:
 
     dice: dict[str, float]
     flips: float
+    shifts: float
     probability: float
     volume_change: float
     finite: bool
@@ -70,15 +73,16 @@ class Agreement:
             self.finite
             and min(self.dice.values()) >= limits.dice
             and self.flips <= limits.flips
-            and self.probability <= limits.probability
+            and self.shifts <= limits.shifts
             and self.volume_change <= limits.volume_change
         )
 
     def __str__(self) -> str:
         dice = ", ".join(f"{name} {value:.4f}" for name, value in self.dice.items())
         return (
-            f"Dice {dice}; flipped pixels {100 * self.flips:.4f} %; largest probability difference "
-            f"{self.probability:.2g}; volume change {100 * self.volume_change:.3f} %; {self.images} images"
+            f"Dice {dice}; flipped pixels {100 * self.flips:.4f} %; probabilities off by more than {_SHIFT:g} "
+            f"{100 * self.shifts:.4f} %, the largest difference {self.probability:.2g}; volume change "
+            f"{100 * self.volume_change:.3f} %; {self.images} images"
             + ("" if self.finite else "; values that are no numbers")
         )
 
@@ -154,7 +158,7 @@ class Gate:
         if not agreement.passes(limits):
             raise GateError(
                 f"in {engine.precision} it disagrees with the float32 reference: {agreement} (limits: Dice "
-                f"{limits.dice:g}, flips {100 * limits.flips:g} %, probability {limits.probability:g}, volume "
+                f"{limits.dice:g}, flips {100 * limits.flips:g} %, probabilities {100 * limits.shifts:g} %, volume "
                 f"{100 * limits.volume_change:g} %)",
                 where=f"engine '{engine.name}'",
                 remedy="use --fp32, or leave this engine out",
@@ -201,19 +205,22 @@ class Gate:
     def compare(self, engine: Engine) -> Agreement:
         """How far an engine is from the reference."""
         labels, decision, polarity = self.manifest.labels, self.manifest.decision, self.manifest.polarity
-        ours, difference, finite = [], 0.0, True
+        ours, difference, shifted, values, finite = [], 0.0, 0, 0, True
         theirs, their_shares = self._answers
         for images, expected in zip(self._batches(), their_shares, strict=True):
             mean, spread = (np.moveaxis(values, 1, 0) for values in engine.run(images))
             finite = finite and bool(np.isfinite(mean).all() and np.isfinite(spread).all())
             ours.append(decide(mean, labels, decision, polarity).ravel())
             shares = probabilities(mean, spread, decision, polarity)[0]
-            difference = max(difference, float(np.abs(shares - expected).max()))
+            off = np.abs(shares - expected)
+            difference = max(difference, float(off.max()))
+            shifted, values = shifted + int((off > _SHIFT).sum()), values + off.size
         mask = np.concatenate(ours)
         sizes = {label.name: (mask == label.value, theirs == label.value) for label in labels}
         return Agreement(
             dice={label.name: dice(mask, theirs, label.value) for label in labels},
             flips=float((mask != theirs).mean()),
+            shifts=shifted / values,
             probability=difference,
             volume_change=max(abs(int(a.sum()) - int(b.sum())) / max(1, int(b.sum())) for a, b in sizes.values()),
             finite=finite,

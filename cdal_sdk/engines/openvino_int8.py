@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import openvino
+from numpy.typing import NDArray
 
 from cdal_sdk.engines.base import Precision, Target, fold_for
 from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
@@ -26,6 +27,7 @@ from cdal_sdk.network import Generator
 __all__ = ["BUILDER"]
 
 _XML, _WEIGHTS = "model.xml", "model.bin"
+_LARGEST = 128  # side of a calibrating image: NNCF keeps the maps of every layer and vote at once
 
 
 class _Int8Builder:
@@ -41,10 +43,13 @@ class _Int8Builder:
         return {"openvino": openvino.get_version().split("-")[0]}
 
     def build(self, generator: Generator, target: Target, path: Path) -> None:
-        images = target.calibration_images()
-        options = replace(GraphOptions.of(target), precision="fp32", norm="centred")
-        graph = write_graph(fold_for(generator, target), options).SerializeToString()
+        images = [_cropped(image, generator.config.divisor) for image in target.calibration_images()]
+        free = replace(target, fixed_size=False)
+        options = replace(GraphOptions.of(free), precision="fp32", norm="centred")
+        graph = write_graph(fold_for(generator, free), options).SerializeToString()
         quantised = _quantise(openvino_core().read_model(graph), images)
+        if target.fixed_size:
+            quantised.reshape([-1, generator.config.image_channels, *target.canvas])
         with tempfile.TemporaryDirectory() as folder:
             xml, weights = Path(folder) / _XML, Path(folder) / _WEIGHTS
             openvino.serialize(quantised, xml, weights)
@@ -60,6 +65,13 @@ class _Int8Builder:
         except (OSError, KeyError, zipfile.BadZipFile, RuntimeError) as error:
             raise EngineError("the INT8 file does not open here", where=path, remedy="export it again") from error
         return OpenVinoEngine(model, target.precision, name="openvino-int8")
+
+
+def _cropped(image: NDArray[np.float32], divisor: int) -> NDArray[np.float32]:
+    """The middle of an image [channel, h, w]: norms fix the ranges, whatever they see."""
+    height, width = (min(side, _LARGEST // divisor * divisor) for side in image.shape[1:])
+    top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
+    return image[:, top : top + height, left : left + width]
 
 
 def _quantise(model: openvino.Model, images: list[np.ndarray]) -> openvino.Model:

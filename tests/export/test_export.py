@@ -257,15 +257,42 @@ def test_the_gate(change: float, passes: bool, small_gate: Study) -> None:
     assert agreement.finite is bool(np.isfinite(change))
 
 
+class Answering:
+    """An engine that gives one map whatever it sees."""
+
+    name, device, precision = "answering", "cpu", "fp32"
+
+    def __init__(self, mean: np.ndarray) -> None:
+        self.mean = mean.astype(np.float32)
+
+    def run(self, images: np.ndarray) -> VoteMaps:
+        return VoteMaps(self.mean, np.zeros_like(self.mean))
+
+
+@pytest.mark.parametrize(("where", "passes"), [((0, 0, 0, 0), True), ((0, 0, 0), False)])
+def test_probabilities_count_where_both_masks_are_empty_and_by_their_share(
+    where: tuple[int, ...], passes: bool
+) -> None:
+    nothing = np.full((1, 1, 32, 32), -PLANAR.polarity)
+    other = nothing.astype(np.float64)
+    other[where] *= 0.8  # a tenth of the scale, on one side of the threshold: in one pixel, or in a row of them
+    gate = Gate(PLANAR, Answering(nothing), [np.zeros((1, 1, 32, 32), np.float32)])
+    agreement = gate.compare(Answering(other))
+    assert (agreement.flips, min(agreement.dice.values())) == (0.0, 1.0)
+    assert agreement.probability == pytest.approx(0.1, abs=1e-6)
+    assert agreement.shifts == other[where].size / other.size
+    assert agreement.passes(Limits()) is passes
+
+
 def test_each_limit_counts() -> None:
-    fine = Agreement({"a": 0.999}, 0.0, 0.0, 0.0, finite=True, images=1)
+    fine = Agreement({"a": 0.999}, 0.0, 0.0, 0.3, 0.0, finite=True, images=1)
     assert fine.passes(Limits())
     for worse in (
-        Agreement({"a": 0.999, "b": 0.99}, 0.0, 0.0, 0.0, finite=True, images=1),
-        Agreement({"a": 0.999}, 0.0021, 0.0, 0.0, finite=True, images=1),
-        Agreement({"a": 1.0}, 0.0, 0.06, 0.0, finite=True, images=1),
-        Agreement({"a": 1.0}, 0.0, 0.0, 0.011, finite=True, images=1),
-        Agreement({"a": 0.999}, 0.0, 0.0, 0.0, finite=False, images=1),
+        Agreement({"a": 0.999, "b": 0.99}, 0.0, 0.0, 0.0, 0.0, finite=True, images=1),
+        Agreement({"a": 0.999}, 0.0021, 0.0, 0.0, 0.0, finite=True, images=1),
+        Agreement({"a": 1.0}, 0.0, 0.0021, 0.06, 0.0, finite=True, images=1),
+        Agreement({"a": 1.0}, 0.0, 0.0, 0.0, 0.011, finite=True, images=1),
+        Agreement({"a": 0.999}, 0.0, 0.0, 0.0, 0.0, finite=False, images=1),
     ):
         assert not worse.passes(Limits())
 

@@ -20,7 +20,8 @@ from tests.engines.conftest import target as small_target
 from tests.tiny_model import PLANAR, save_tiny, tiny_generator
 
 pytest.importorskip("nncf", reason="the extra [int8] is not installed")
-LENIENT = Limits(dice=0.5, flips=0.5, probability=1.0, volume_change=1.0)
+STRICT = Limits(dice=1.01)  # more than any engine reaches
+LENIENT = Limits(dice=0.5, flips=0.5, shifts=1.0, volume_change=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_a_single_case_cannot_both_calibrate_and_judge(int8: ExportOptions, tmp_
 
 
 def test_the_gate_s_own_limits_hold_for_it(int8: ExportOptions, tmp_path: Path) -> None:
-    strict = replace(int8, limits=Limits(dice=0.99999, flips=0.0, probability=1e-5))
+    strict = replace(int8, limits=STRICT)
     with pytest.raises(GateError, match=r"openvino-int8.*in int8 it disagrees.*leave --int8 out"):
         export_model(save_tiny(PLANAR, tmp_path / "tiny"), tmp_path / "out", strict)
     assert not (tmp_path / "out").exists()
@@ -116,7 +117,7 @@ def test_a_model_that_does_not_bear_eight_bits_is_refused_before_a_gpu_sees_it(
 ) -> None:
     trt = pytest.importorskip("cdal_sdk.engines.tensorrt_rtx", reason="the extra [tensorrt-rtx] is not installed")
     monkeypatch.setattr(trt, "build_plan", lambda *_: b"a plan")
-    strict = replace(int8, engines=("tensorrt-rtx",), limits=Limits(dice=0.99999, flips=0.0, probability=1e-6))
+    strict = replace(int8, engines=("tensorrt-rtx",), limits=STRICT)
     with pytest.raises(GateError, match=r"'emulated': in int8 it disagrees.*leave --int8 out"):
         export_model(save_tiny(PLANAR, tmp_path / "tiny"), tmp_path / "out", strict)
     assert not (tmp_path / "out").exists()
@@ -134,3 +135,22 @@ def test_tensorrt_s_convolutions_are_quantised_symmetrically(tmp_path: Path) -> 
     inner = [layer for layer in layers if layer.kind == "CONVOLUTION" and layer.name.endswith((".conv1", ".conv2"))]
     assert len(quantised) >= len(inner) > 0
     assert {layer.precision for layer in layers if layer.kind in ("NORMALIZATION", "SOFTMAX")} == {"FLOAT"}
+
+
+def test_large_images_are_cropped_for_calibration_and_the_engine_takes_the_canvas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = pytest.importorskip("cdal_sdk.engines.openvino_int8")
+    seen: list[tuple[int, ...]] = []
+    quantise = engine._quantise
+    monkeypatch.setattr(engine, "_LARGEST", 12)
+    monkeypatch.setattr(
+        engine, "_quantise", lambda model, images: seen.extend(i.shape for i in images) or quantise(model, images)
+    )
+    images = np.random.default_rng(0).random((1, 1, 16, 16)).astype(np.float32)
+    target = replace(
+        small_target(), sampling=PLANAR.sampling(), precision="int8", calibration=(images,), fixed_size=True
+    )
+    engine.BUILDER.build(tiny_generator(PLANAR), target, tmp_path / "engine.zip")
+    assert seen == [(1, 12, 12)]
+    assert engine.BUILDER.load(tmp_path / "engine.zip", target).run(images).mean.shape == (1, 1, 16, 16)
