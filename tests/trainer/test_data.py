@@ -195,7 +195,7 @@ class TestCase:
 
     def test_other_channels_are_refused(self, data, recipe):
         colour = replace(recipe, plan=replace(recipe.plan, channels=3))
-        refusal(lambda: prepared(data, colour), "gray image")
+        refusal(lambda: prepared(data, colour), "the image is gray")
 
 
 class TestBatches:
