@@ -16,6 +16,8 @@ __all__ = ["Clock", "Task", "expected_seconds", "interleave", "task"]
 
 Clock = Callable[[], float]
 
+_SETTLE_S = 0.2  # for which idle threads of the library that ran before may still spin, and take a core from the next
+
 
 @dataclass(frozen=True)
 class Task:
@@ -61,6 +63,7 @@ def interleave(
     warmup: int,
     seconds: float | None = None,
     clock: Clock = time.perf_counter,
+    wait: Callable[[float], None] = time.sleep,
     report: Callable[[str, int], None] = lambda _name, _done: None,
 ) -> dict[str, tuple[float, ...]]:
     """Run every task once a round, in an order that is shuffled each round, so that drifts of the machine hit all.
@@ -71,6 +74,7 @@ def interleave(
         warmup: unmeasured runs of each task before them.
         seconds: no further round begins after so many, at least one being measured.
         clock: seconds.
+        wait: for so many seconds, before each measured run.
         report: called with a task's name and the rounds done (0 in warm-up) before it runs.
 
     Returns:
@@ -91,6 +95,7 @@ def interleave(
         for index in rng.permutation(len(names)):
             name = names[index]
             report(name, done + 1)
+            wait(_SETTLE_S)
             total = 0.0
             for part in tasks[name].parts:
                 start = clock()

@@ -27,7 +27,7 @@ from cdal_sdk.network import Generator
 __all__ = ["BUILDER"]
 
 _XML, _WEIGHTS = "model.xml", "model.bin"
-_LARGEST = 128  # side of a calibrating image: NNCF keeps the maps of every layer and vote at once
+_LARGEST = 96  # side of a calibrating image: NNCF keeps the maps of every layer and vote at once
 
 
 class _Int8Builder:

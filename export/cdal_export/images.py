@@ -20,7 +20,7 @@ __all__ = ["ExportImages", "choose_images"]
 
 # Pixels of the network's inputs: the float32 reference takes its time for each, calibration somewhat less.
 _TO_JUDGE = 2 * 288 * 288
-_TO_CALIBRATE = _TO_JUDGE // 2
+_TO_CALIBRATE = _TO_JUDGE // 4
 _CASES = 16  # for either; of more of them less could be shown
 
 _T = TypeVar("_T")

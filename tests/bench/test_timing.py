@@ -16,6 +16,11 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
         self.log: list[str] = []
+        self.waits = 0
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.waits += 1
 
     def part(self, name: str, seconds: float, times: int = 1) -> Part:
         def run() -> None:
@@ -28,8 +33,8 @@ class Clock:
 def test_parts_count_as_often_as_they_are_repeated():
     clock = Clock()
     job = Task((clock.part("encoder", 2.0), clock.part("step", 0.5, times=100)), "extrapolated")
-    samples = interleave({"a": job}, repetitions=3, warmup=0, clock=lambda: clock.now)
-    assert samples == {"a": (52_000.0,) * 3}
+    samples = interleave({"a": job}, repetitions=3, warmup=0, clock=lambda: clock.now, wait=clock.wait)
+    assert samples == {"a": pytest.approx((52_000.0,) * 3)}
 
 
 def test_the_whole_is_expected_from_its_parts_after_a_warm_up():
@@ -48,20 +53,25 @@ def test_the_whole_is_expected_from_its_parts_after_a_warm_up():
 def test_rounds_are_interleaved_in_changing_order_after_the_warm_up():
     clock = Clock()
     jobs = {name: Task((clock.part(name, 1.0),), None) for name in "abc"}
-    samples = interleave(jobs, repetitions=12, warmup=2, clock=lambda: clock.now)
+    samples = interleave(jobs, repetitions=12, warmup=2, clock=lambda: clock.now, wait=clock.wait)
     assert clock.log[:6] == ["a", "a", "b", "b", "c", "c"]
     rounds = [tuple(clock.log[i : i + 3]) for i in range(6, len(clock.log), 3)]
     assert len(rounds) == 12
     assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
     assert len(set(rounds)) > 1
     assert {len(values) for values in samples.values()} == {12}
+    assert clock.waits == 36, "before each measured run"
+    assert samples["a"] == pytest.approx((1000.0,) * 12), "and not measured"
 
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(0.0, 1), (10.0, 4), (1e9, 9)])
 def test_no_round_begins_after_the_time_is_up_but_one_is_always_measured(seconds, rounds):
     clock = Clock()
     job = {"a": Task((clock.part("a", 3.0),), None)}
-    assert len(interleave(job, repetitions=9, warmup=0, seconds=seconds, clock=lambda: clock.now)["a"]) == rounds
+    assert (
+        len(interleave(job, repetitions=9, warmup=0, seconds=seconds, clock=lambda: clock.now, wait=clock.wait)["a"])
+        == rounds
+    )
 
 
 def test_percentiles_lie_in_their_intervals():
