@@ -205,23 +205,21 @@ class Gate:
     def compare(self, engine: Engine) -> Agreement:
         """How far an engine is from the reference."""
         labels, decision, polarity = self.manifest.labels, self.manifest.decision, self.manifest.polarity
-        ours, difference, shifted, values, finite = [], 0.0, 0, 0, True
+        ours, off, finite = [], [], True
         theirs, their_shares = self._answers
         for images, expected in zip(self._batches(), their_shares, strict=True):
             mean, spread = (np.moveaxis(values, 1, 0) for values in engine.run(images))
             finite = finite and bool(np.isfinite(mean).all() and np.isfinite(spread).all())
             ours.append(decide(mean, labels, decision, polarity).ravel())
             shares = probabilities(mean, spread, decision, polarity)[0]
-            off = np.abs(shares - expected)
-            difference = max(difference, float(off.max()))
-            shifted, values = shifted + int((off > _SHIFT).sum()), values + off.size
-        mask = np.concatenate(ours)
+            off.append(np.abs(shares - expected).ravel())
+        mask, differences = np.concatenate(ours), np.concatenate(off)
         sizes = {label.name: (mask == label.value, theirs == label.value) for label in labels}
         return Agreement(
             dice={label.name: dice(mask, theirs, label.value) for label in labels},
             flips=float((mask != theirs).mean()),
-            shifts=shifted / values,
-            probability=difference,
+            shifts=float((differences > _SHIFT).mean()),
+            probability=float(differences.max()),
             volume_change=max(abs(int(a.sum()) - int(b.sum())) / max(1, int(b.sum())) for a, b in sizes.values()),
             finite=finite,
             images=sum(map(len, self.images)),

@@ -12,7 +12,7 @@ from pathlib import Path
 from cdal_sdk.errors import ReadError
 from cdal_sdk.readers.case_files import CaseFiles, UnnamedError
 from cdal_sdk.readers.dicom_doubts import doubts_of, relation_doubts_of
-from cdal_sdk.readers.dicom_split import Placed, divide, without_scattered
+from cdal_sdk.readers.dicom_split import Placed, divide
 from cdal_sdk.readers.header import Header
 
 __all__ = ["group_series"]
@@ -109,7 +109,7 @@ def _cases(pieces: Sequence[_Slice], doubts: tuple[str, ...]) -> list[CaseFiles]
         return cases + ([_damaged(damaged)] if damaged else [])
     error = damaged[0].error if damaged else None
     placed = [[piece.placed for piece in stack if piece.placed] for stack in stacks]
-    volumes = [volume for stack in placed for volume in divide(without_scattered(stack))]
+    volumes = [volume for stack in placed for volume in divide(stack)]
     doubts += relation_doubts_of([piece for stack in placed for piece in stack]) + _parallel(stacks)
     if not single:  # else those have numbers of the series, too
         doubts += doubts_of([piece for volume in volumes for piece in volume])

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-__all__ = ["MARKS", "RELATING", "Placed", "divide", "instance_number", "without_scattered"]
+__all__ = ["MARKS", "RELATING", "Placed", "divide", "instance_number"]
 
-# What holds for a whole volume, so that slices which differ in it never belong together.
 # By the standard, a series has one of each.
 RELATING = ("StudyInstanceUID", "FrameOfReferenceUID")
+# What holds for a whole volume, so that slices which differ in it never belong together.
 _ALWAYS = (*RELATING, "SamplesPerPixel", "PhotometricInterpretation", "EchoTime", "EchoNumbers")
 # What may tell volumes apart that lie at the same positions, the most telling first.
 _WHERE_REPEATED = (
@@ -56,13 +56,13 @@ def divide(slices: Sequence[Placed]) -> list[list[Placed]]:
     A mark that some slices lack divides nothing: a slice that loses its volume by damage would leave a shorter one
     that passes for complete. Positions that are still repeated stay together, to be refused by name when read.
     """
-    volumes = [_without_copies(slices)]
+    volumes = [_without_copies(_without_scattered(slices))]
     for mark in _ALWAYS:
         volumes = [part for volume in volumes for part in _by(mark, volume)]
     return [part for volume in volumes for part in _unrepeated(volume, _WHERE_REPEATED)]
 
 
-def without_scattered(slices: Sequence[Placed]) -> list[Placed]:
+def _without_scattered(slices: Sequence[Placed]) -> list[Placed]:
     """The slices without those marks of `RELATING` of which no value holds two positions.
 
     Such values relate nothing to anything: an anonymiser gave each file its own.

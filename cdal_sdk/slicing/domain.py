@@ -63,13 +63,13 @@ def check_domain(study: Study, plan: Plan) -> None:
         raise refuse(
             f"the values go from {low:g} to {high:g}, the model takes {domain.values[0]:g} to {domain.values[1]:g}"
         )
-    if plan.fit == "resize" and _MOST_ENLARGED * min(study.grid[:2]) < min(plan.canvas):
-        raise refuse(
-            f"it has {' x '.join(map(str, study.grid[:2]))} pixels, too few for anything to be told", _BLANK_REMEDY
-        )
-    stretch = study.grid[0] * plan.canvas[1] / (study.grid[1] * plan.canvas[0])
-    if plan.fit == "resize" and max(stretch, 1 / stretch) > _MOST_STRETCHED:
-        raise refuse(f"it has {' x '.join(map(str, study.grid[:2]))} pixels, a strip to a model that sees all at once")
+    if plan.fit == "resize":
+        height, width = study.grid[:2]
+        if _MOST_ENLARGED * min(height, width) < min(plan.canvas):
+            raise refuse(f"it has {height} x {width} pixels, too few for anything to be told", _BLANK_REMEDY)
+        stretch = height * plan.canvas[1] / (width * plan.canvas[0])
+        if max(stretch, 1 / stretch) > _MOST_STRETCHED:
+            raise refuse(f"it has {height} x {width} pixels, a strip to a model that sees all at once")
     if plan.intensity.method == "percentile" and _is_constant(study, plan):
         raise refuse("its values are all the same, so that there is nothing to see", _BLANK_REMEDY)
     if study.spacing is None:
