@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cdal_sdk.errors import OutputError
 
-__all__ = ["atomic", "scratch", "unfinished"]
+__all__ = ["atomic", "check_place", "scratch", "unfinished"]
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-.+")
 
@@ -41,14 +41,32 @@ def atomic(path: Path) -> Iterator[Path]:
         if os.name == "posix":  # elsewhere a folder cannot be opened
             _sync(path.parent, os.O_RDONLY)
     except OSError as error:
-        below_file = isinstance(error, NotADirectoryError | FileExistsError)
-        raise OutputError(
-            f"the file could not be written ({error.strerror or type(error).__name__})",
-            where=path,
-            remedy="there is a file where a folder is needed: choose another place"
-            if below_file
-            else "check the free space and the permissions of the folder",
-        ) from error
+        raise _refused(path, error) from error
+
+
+def check_place(path: Path) -> None:
+    """Find out whether a file can be written, before work is spent on it; folders are made as needed.
+
+    Raises:
+        OutputError: the file system refused.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with scratch(path) as temporary:
+            temporary.touch()
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: OSError) -> OutputError:
+    below_file = isinstance(error, NotADirectoryError | FileExistsError)
+    return OutputError(
+        f"the file could not be written ({error.strerror or type(error).__name__})",
+        where=path,
+        remedy="there is a file where a folder is needed: choose another place"
+        if below_file
+        else "check the free space and the permissions of the folder",
+    )
 
 
 @contextmanager

@@ -24,6 +24,7 @@ __all__ = ["Agreement", "Gate", "Limits", "StepAgreement", "gate_images", "synth
 _IMAGES_AT_FIRST_USE = 4
 _IMAGES_FOR_STEPS = 4
 _SHIFT = 0.05  # of a probability, from which on it counts as another one
+_LITTLE_SPREAD = 0.005  # on the scale [0, 1]: below, changes of the mean spread are told as shares of this
 _STEP = "step"  # and its number: an output's name
 _PIXELS_AT_FIRST_USE = 4 * 128 * 128  # somebody waits for it
 
@@ -37,12 +38,14 @@ class Limits:
         flips: largest share of pixels whose label changes, at the end and after each step.
         shifts: largest share of values whose probability changes by more than 0.05; masks may both be empty there.
         volume_change: largest relative change of a label's size.
+        spread_change: largest relative change of the mean spread, from which intervals and reviews follow.
     """
 
     dice: float = 0.995
     flips: float = 0.002
     shifts: float = 0.002
     volume_change: float = 0.01
+    spread_change: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Agreement:
         shifts: share of values whose probability differs by more than 0.05.
         probability: largest difference of a vote mean on the scale [0, 1].
         volume_change: largest relative change of a label's size.
+        spread_change: relative change of the mean spread over the pixels that the reference labels.
         finite: whether every value is a number.
         images: 2-D images compared.
     """
@@ -64,6 +68,7 @@ class Agreement:
     shifts: float
     probability: float
     volume_change: float
+    spread_change: float
     finite: bool
     images: int
 
@@ -75,6 +80,7 @@ class Agreement:
             and self.flips <= limits.flips
             and self.shifts <= limits.shifts
             and self.volume_change <= limits.volume_change
+            and self.spread_change <= limits.spread_change
         )
 
     def __str__(self) -> str:
@@ -82,7 +88,7 @@ class Agreement:
         return (
             f"Dice {dice}; flipped pixels {100 * self.flips:.4f} %; probabilities off by more than {_SHIFT:g} "
             f"{100 * self.shifts:.4f} %, the largest difference {self.probability:.2g}; volume change "
-            f"{100 * self.volume_change:.3f} %; {self.images} images"
+            f"{100 * self.volume_change:.3f} %, spread change {100 * self.spread_change:.2g} %; {self.images} images"
             + ("" if self.finite else "; values that are no numbers")
         )
 
@@ -115,6 +121,23 @@ class StepAgreement:
             f"step {self.step}: Dice {dice}; flipped pixels {100 * self.flips:.4f} %; largest difference "
             f"{self.difference:.2g}" + ("" if self.finite else "; values that are no numbers")
         )
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What an engine makes of all pixels of all images, flat.
+
+    Attributes:
+        mask: label values.
+        probability: of each label.
+        spread: the largest of any label.
+        finite: whether every value is a number.
+    """
+
+    mask: NDArray[np.uint8]
+    probability: NDArray[np.float32]
+    spread: NDArray[np.float32]
+    finite: bool
 
 
 class Gate:
@@ -159,7 +182,7 @@ class Gate:
             raise GateError(
                 f"in {engine.precision} it disagrees with the float32 reference: {agreement} (limits: Dice "
                 f"{limits.dice:g}, flips {100 * limits.flips:g} %, probabilities {100 * limits.shifts:g} %, volume "
-                f"{100 * limits.volume_change:g} %)",
+                f"{100 * limits.volume_change:g} %, spread {100 * limits.spread_change:g} %)",
                 where=f"engine '{engine.name}'",
                 remedy="use --fp32, or leave this engine out",
             )
@@ -204,42 +227,42 @@ class Gate:
 
     def compare(self, engine: Engine) -> Agreement:
         """How far an engine is from the reference."""
-        labels, decision, polarity = self.manifest.labels, self.manifest.decision, self.manifest.polarity
-        ours, off, finite = [], [], True
-        theirs, their_shares = self._answers
-        for images, expected in zip(self._batches(), their_shares, strict=True):
-            mean, spread = (np.moveaxis(values, 1, 0) for values in engine.run(images))
-            finite = finite and bool(np.isfinite(mean).all() and np.isfinite(spread).all())
-            ours.append(decide(mean, labels, decision, polarity).ravel())
-            shares = probabilities(mean, spread, decision, polarity)[0]
-            off.append(np.abs(shares - expected).ravel())
-        mask, differences = np.concatenate(ours), np.concatenate(off)
-        sizes = {label.name: (mask == label.value, theirs == label.value) for label in labels}
+        labels, expected, found = self.manifest.labels, self._expected, self._answers(engine)
+        differences = np.abs(found.probability - expected.probability)
+        sizes = [[int((a.mask == label.value).sum()) for a in (found, expected)] for label in labels]
+        claimed = expected.mask > 0
+        spreads = [float(a.spread[claimed].mean()) if claimed.any() else 0.0 for a in (found, expected)]
         return Agreement(
-            dice={label.name: dice(mask, theirs, label.value) for label in labels},
-            flips=float((mask != theirs).mean()),
+            dice={label.name: dice(found.mask, expected.mask, label.value) for label in labels},
+            flips=float((found.mask != expected.mask).mean()),
             shifts=float((differences > _SHIFT).mean()),
             probability=float(differences.max()),
-            volume_change=max(abs(int(a.sum()) - int(b.sum())) / max(1, int(b.sum())) for a, b in sizes.values()),
-            finite=finite,
+            volume_change=max(abs(ours - theirs) / max(1, theirs) for ours, theirs in sizes),
+            spread_change=abs(spreads[0] - spreads[1]) / max(spreads[1], _LITTLE_SPREAD),
+            finite=found.finite,
             images=sum(map(len, self.images)),
         )
+
+    @cached_property
+    def _expected(self) -> _Answers:
+        return self._answers(self._reference)
+
+    def _answers(self, engine: Engine) -> _Answers:
+        decision, polarity = self.manifest.decision, self.manifest.polarity
+        masks, shares, spreads, finite = [], [], [], True
+        for images in self._batches():
+            mean, spread = (np.moveaxis(values, 1, 0) for values in engine.run(images))
+            finite = finite and bool(np.isfinite(mean).all() and np.isfinite(spread).all())
+            masks.append(decide(mean, self.manifest.labels, decision, polarity).ravel())
+            share, width = probabilities(mean, spread, decision, polarity)
+            shares.append(share.ravel())
+            spreads.append(width.max(axis=0).ravel())
+        return _Answers(np.concatenate(masks), np.concatenate(shares), np.concatenate(spreads), finite)
 
     def _batches(self) -> Iterator[NDArray[np.float32]]:
         for images in self.images:
             for start in range(0, len(images), self._batch):
                 yield images[start : start + self._batch]
-
-    @cached_property
-    def _answers(self) -> tuple[NDArray[np.uint8], list[NDArray[np.float32]]]:
-        """The reference's mask of all pixels, and its probabilities a batch."""
-        labels, decision, polarity = self.manifest.labels, self.manifest.decision, self.manifest.polarity
-        masks, shares = [], []
-        for images in self._batches():
-            mean, spread = (np.moveaxis(values, 1, 0) for values in self._reference.run(images))
-            masks.append(decide(mean, labels, decision, polarity).ravel())
-            shares.append(probabilities(mean, spread, decision, polarity)[0])
-        return np.concatenate(masks), shares
 
 
 def gate_images(study: Study, plan: Plan, pixels: int) -> NDArray[np.float32]:

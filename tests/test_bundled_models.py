@@ -55,6 +55,23 @@ def test_its_dice_is_that_of_the_stored_evaluation(name):
         assert scores["dice"]["mean"] == pytest.approx(mean)
 
 
+@pytest.mark.parametrize(("name", "rows"), [("hippocampus", 2), ("chest-xray", 5), ("nuclei", 5)])
+def test_the_tables_of_its_card_are_the_stored_evaluation(name, rows):
+    """A row a metric, or a row a label with its Dice."""
+    stored = json.loads((_ROOT / "benchmarks/results/accuracy" / f"{name}.json").read_text(encoding="utf-8"))
+    labels = stored["summary"]
+    known = {label.lower(): metrics["dice"] for label, metrics in labels.items()} | next(iter(labels.values()))
+    found = 0
+    for line in (_CARDS / name / "MODEL_CARD.md").read_text(encoding="utf-8").splitlines():
+        first, *told = (cell.strip() for cell in line.strip("|").split("|"))
+        if (key := first.split(",")[0].lower()) in known:
+            for text, value in zip(told, ("mean", "std"), strict=False):
+                last_digit = 10.0 ** -len(text.partition(".")[2])
+                assert float(text) == pytest.approx(known[key][value], abs=0.6 * last_digit), line
+            found += 1
+    assert found == rows
+
+
 @pytest.mark.parametrize(
     ("name", "training", "held_out"), [("hippocampus", 170, 20), ("chest-xray", 518, 48), ("nuclei", 27, 3)]
 )

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from cdal_sdk.cli.paths import parse_name, parse_path
+
 if TYPE_CHECKING:
     from cdal_bench.results import Result
 
@@ -20,9 +22,12 @@ _RESULT = "result.json"
 
 
 def benchmark(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for result.json, report.md and plots.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", parser=parse_path, help="Folder for result.json, report.md and plots.")
+    ],
     model: Annotated[
-        str, typer.Option(help="Model, or paper:monuseg, paper:cxr, paper:hippocampus (random weights).")
+        str,
+        typer.Option(parser=parse_name, help="Model, or paper:monuseg, paper:cxr, paper:hippocampus (random weights)."),
     ] = "hippocampus",
     against: Annotated[
         str,
@@ -37,7 +42,9 @@ def benchmark(
     ] = "equal",
     batch: Annotated[str, typer.Option(help="Batch sizes for the throughput, by commas.")] = "1",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
-    data: Annotated[Path | None, typer.Option(help="Labelled cases, as for cdal train; gives Dice.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(parser=parse_path, help="Labelled cases, as for cdal train; gives Dice.")
+    ] = None,
     cases: Annotated[int, typer.Option(help="Most cases that are scored; 0 times the network only.")] = 3,
     weights: Annotated[
         list[str] | None, typer.Option(help="Trained baseline, such as segdiff=run/best.pt; repeatable.")
@@ -50,7 +57,9 @@ def benchmark(
     warmup: Annotated[int, typer.Option(help="Unmeasured runs before them.")] = 1,
     seconds: Annotated[
         float | None,
-        typer.Option(help="After so many no further round of networks begins; after as many again, none of files."),
+        typer.Option(
+            min=0, help="After so many no further round of networks begins; after as many again, none of files."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     full: Annotated[bool, typer.Option("--full", help="Run long inferences whole; on a CPU that takes hours.")] = False,
@@ -77,6 +86,7 @@ def benchmark(
     from importlib.util import find_spec
 
     from cdal_bench.results import write_result
+    from cdal_sdk.atomic import check_place
     from cdal_sdk.engines import pick_device
 
     if find_spec("matplotlib") is None:  # told now, not after an hour of measuring
@@ -102,7 +112,7 @@ def benchmark(
     )
     if scaling and not _names(engine):
         raise UsageError("--scaling studies an engine of ours", remedy="name one with --engine")
-    _make_folder(out)
+    check_place(out / _RESULT)
     with _progress() as say:
         result = run_benchmark(request, say)
         write_result(result, out / _RESULT)  # what comes next may fail
@@ -129,23 +139,6 @@ def _write(result: Result, out: Path, *, as_json: bool) -> None:
         sys.stdout.write((out / _RESULT).read_text(encoding="utf-8"))
     else:
         Console(soft_wrap=True, highlight=False).print(text, markup=False)
-
-
-def _make_folder(out: Path) -> None:
-    """The folder of the result, proved to take files before anything is measured."""
-    from cdal_sdk.atomic import scratch
-    from cdal_sdk.errors import OutputError
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with scratch(out / _RESULT) as temporary:
-            temporary.touch()
-    except OSError as error:
-        raise OutputError(
-            f"nothing can be written here ({error.strerror or type(error).__name__})",
-            where=out,
-            remedy="give another folder with --out",
-        ) from error
 
 
 def _names(text: str) -> list[str]:

@@ -165,7 +165,7 @@ def speed_sections(speed: EngineSpeed) -> str:
     lines += ["", f"Fastest: {speed.fastest.way}, {', '.join(told)} ({speed.gigaflop:.0f} GFLOP an image)."]
     if speed.volumes:
         told = [
-            f"{volume.engine} {median(volume.samples):.1f} s ({_range(volume.samples)}, {len(volume.samples)} run(s))"
+            f"{volume.engine} {median(volume.samples):.2f} s ({_range(volume.samples)}, {len(volume.samples)} run(s))"
             for volume in speed.volumes
         ]
         lines += [

@@ -79,8 +79,8 @@ def engine_sections(root: Path) -> str:
 def readme_lines(results: Mapping[str, Result]) -> str:
     """A line a result that compares with SegDiff in the published configurations."""
     told = [
-        f"- **{result.setting.model}**, {result.setting.votes} votes. {headline(result)}"
-        for result in results.values()
+        f"- **{result.setting.model}**, {result.setting.votes} votes ({name}). {headline(result)}"
+        for name, result in results.items()
         if result.setting.model.startswith("paper:")
         and any(ratio.slow.startswith("segdiff") for ratio in result.ratios)
     ]

@@ -253,7 +253,8 @@ def _folder_manifest(folder: Path) -> Manifest:
             f"this folder holds no {MANIFEST_FILE}", where=folder, remedy="give a folder written by cdal export"
         ) from None
     except OSError as error:
-        raise ModelError(f"the manifest cannot be read ({error.strerror})", where=path) from None
+        what = f"the manifest cannot be read ({error.strerror})"
+        raise ModelError(what, where=path, remedy="check its permissions") from None
 
 
 def _check_files(folder: Path, manifest: Manifest) -> dict[str, Path]:

@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -90,6 +91,9 @@ def main() -> None:
         if logging.getLogger("cdal_sdk").isEnabledFor(logging.DEBUG):
             place = "".join(traceback.format_tb(error.__traceback__))  # without its text, which may quote the input
             logging.getLogger("cdal_sdk").debug("%s at\n%s", type(error).__name__, place)
+        if isinstance(error, OSError) and isinstance(error.filename, str | Path):  # such as a folder of somebody else's
+            what, remedy = f"this cannot be used ({error.strerror})", "check the path and its permissions"
+            _fail(str(CdalError(what, where=error.filename, remedy=remedy)), 2)
         _fail(f"unexpected {type(error).__name__}; run it again with 'cdal --verbose' and report what that shows", 2)
 
 

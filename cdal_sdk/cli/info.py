@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cdal_sdk.cli.paths import parse_name
+
 if TYPE_CHECKING:
     from cdal_sdk.bundle import Manifest
 
@@ -17,7 +19,9 @@ __all__ = ["info"]
 
 
 def info(
-    model: Annotated[str | None, typer.Argument(help="Bundled model, model folder or checkpoint.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(parser=parse_name, help="Bundled model, model folder or checkpoint.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell about the installation and its models, or about one model."""

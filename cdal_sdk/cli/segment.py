@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from cdal_sdk.cli.paths import parse_path
+from cdal_sdk.cli.paths import parse_name, parse_path
 
 if TYPE_CHECKING:
     from cdal_sdk.segmenter import CaseReport, Report
@@ -31,7 +31,9 @@ def segment(
     out: Annotated[
         Path, typer.Option("--out", "-o", parser=parse_path, help="Folder for masks, previews and report.json.")
     ],
-    model: Annotated[str, typer.Option(help="Bundled model, model folder or checkpoint.")] = "hippocampus",
+    model: Annotated[
+        str, typer.Option(parser=parse_name, help="Bundled model, model folder or checkpoint.")
+    ] = "hippocampus",
     engine: Annotated[str, typer.Option(help="auto, or a name of docs/export.md; torch is the reference.")] = "auto",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
     votes: Annotated[int | None, typer.Option(help="Instances to average; by default the model's own.")] = None,
@@ -41,10 +43,14 @@ def segment(
         typer.Option("--format", help="Further outputs: nifti, probability; png of pictures, dicom-seg of DICOM."),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="2-D images that the engine takes at once; by default what suits the device.")
+        int | None,
+        typer.Option(
+            help="Slices or tiles of one case that the engine takes at once; by default what suits the device. "
+            "Cases never share a batch, so that no result depends on its neighbours."
+        ),
     ] = None,
     volume: Annotated[
-        int | None, typer.Option(help="Of NIfTI files with several volumes, the one to take, from 0.")
+        int | None, typer.Option(min=0, help="Of NIfTI files with several volumes, the one to take, from 0.")
     ] = None,
     read_timeout: Annotated[float, typer.Option(help="Seconds that one case may take to be read.")] = 600.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo cases that could be skipped.")] = False,

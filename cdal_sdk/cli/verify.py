@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cdal_sdk.cli.paths import parse_path
+from cdal_sdk.cli.paths import parse_name, parse_path
 
 __all__ = ["verify"]
 
@@ -22,8 +22,10 @@ def verify(
         list[Path] | None,
         typer.Option("--source", parser=parse_path, help="The run's input, to compare with; repeatable."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The run's model, to compare the labels with.")] = None,
-    volume: Annotated[int | None, typer.Option(help="The run's --volume.")] = None,
+    model: Annotated[
+        str | None, typer.Option(parser=parse_name, help="The run's model, to compare the labels with.")
+    ] = None,
+    volume: Annotated[int | None, typer.Option(min=0, help="The run's --volume.")] = None,
     read_timeout: Annotated[float, typer.Option(help="Seconds that one source may take to be read.")] = 600.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -41,7 +43,7 @@ def verify(
     manifest = None if model is None else read_manifest(model)
     with closing(IsolatedReader(read_timeout)) as reader:
         given = discover(sources, exclude=out, volume=volume, reader=reader) if sources else ()
-        found = check(out, given, manifest, reader.read)
+        found = check(out, given, manifest, reader.read, read_timeout)
     if as_json:
         sys.stdout.write(json.dumps(found.to_data(), indent=2, ensure_ascii=False) + "\n")
     else:

@@ -55,9 +55,13 @@ class EngineCache:
             return None
         if not engine.is_file() or sha256(engine) != description.get("sha256"):
             _log.warning("the kept engine %s is damaged and will be built again", entry)
-            shutil.rmtree(entry, ignore_errors=True)
+            self.drop(wanted)
             return None
         return engine
+
+    def drop(self, wanted: Fingerprint) -> None:
+        """Forget the engine with this fingerprint."""
+        shutil.rmtree(self.folder / identity(wanted), ignore_errors=True)
 
     def add(self, wanted: Fingerprint, suffix: str, fill: Callable[[Path], str]) -> Path:
         """Build an engine; `fill` writes it to a path and returns the gate's verdict. If it raises, nothing is kept.

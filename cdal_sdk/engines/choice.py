@@ -168,7 +168,11 @@ def _obtain(kind: EngineKind, builder: Builder, request: EngineRequest, target: 
             )
         kept = request.cache.find(wanted, builder.suffix)
         if kept is not None:
-            return builder.load(kept, target)
+            try:
+                return builder.load(kept, target)
+            except EngineError as error:
+                _log.warning("the kept engine %s does not open and is built again: %s", kind.name, error)
+                request.cache.drop(wanted)
     request.say(f"building the engine {kind.name} in {target.precision}, once on this machine")
     return _build(builder, request, target, wanted)
 

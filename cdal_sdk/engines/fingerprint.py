@@ -10,8 +10,8 @@ from cdal_sdk.engines.base import Target
 
 __all__ = ["GRAPH_VERSION", "differences", "fingerprint", "identity"]
 
-GRAPH_VERSION = 3
-"""Raised whenever the fused graph computes something else than before."""
+GRAPH_VERSION = 4
+"""Raised whenever the graph is written or the gate judges otherwise than before, so that engines are built again."""
 
 Fingerprint = dict[str, object]
 

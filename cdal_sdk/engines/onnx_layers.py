@@ -92,6 +92,7 @@ def _scale(graph: LayerWriter, h: Map, factor: float) -> Map:
 def _concatenate(graph: LayerWriter, maps: list[Map], dim: int) -> Map:
     maps = _alike(graph, maps)
     joined = graph.out.node("Concat", *[h.name for h in maps], axis=dim)
+    graph.joined[joined] = maps
     return replace(maps[0], name=joined, channels=sum(h.channels for h in maps))
 
 

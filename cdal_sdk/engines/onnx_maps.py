@@ -76,12 +76,13 @@ class LayerWriter:
         self.options, self.votes = options, votes
         self.out = GraphWriter()
         self.stream = _TYPES[options.precision]  # type of the feature maps
+        self.joined: dict[str, list[Map]] = {}  # what a name was concatenated from
         self._known: dict[tuple[object, ...], str] = {}
 
     def for_each_image(self, values: str, rank: int, shape: str) -> str:
         """Values of each vote [vote, ...], of so many axes, for every entry of the batch: brought to a shape."""
         out = self.out
-        repeats = self._once("repeats", rank, write=lambda: self._repeats(rank))
+        repeats = self.once("repeats", rank, write=lambda: self._repeats(rank))
         repeated = out.node("Tile", out.node("Unsqueeze", values, out.constant([1])), repeats)
         return out.node("Reshape", repeated, shape)
 
@@ -93,7 +94,7 @@ class LayerWriter:
         """A shape that ends in height and width, as halved so often: for a Reshape, -1 stands for the batch."""
         if self.options.size is not None:
             return self.out.constant([*leading, *(side >> halvings for side in self.options.size)])
-        return self._once("shape", leading, halvings, write=lambda: self._shape(leading, halvings))
+        return self.once("shape", leading, halvings, write=lambda: self._shape(leading, halvings))
 
     def _shape(self, leading: tuple[int, ...], halvings: int) -> str:
         return self.out.node("Concat", self.out.constant(list(leading)), self.sides(halvings), axis=0)
@@ -103,7 +104,7 @@ class LayerWriter:
         if self.options.size is not None:
             height, width = (side >> halvings for side in self.options.size)
             return self.out.constant(np.array(height * width, np.float32))
-        return self._once("pixels", halvings, write=lambda: self._pixels(halvings))
+        return self.once("pixels", halvings, write=lambda: self._pixels(halvings))
 
     def _pixels(self, halvings: int) -> str:
         product = self.out.node("ReduceProd", self.sides(halvings), keepdims=0)
@@ -111,14 +112,14 @@ class LayerWriter:
 
     def sides(self, halvings: int = 0) -> str:
         """Height and width, halved so often, where they are not known yet."""
-        return self._once("sides", halvings, write=lambda: self._sides(halvings))
+        return self.once("sides", halvings, write=lambda: self._sides(halvings))
 
     def _sides(self, halvings: int) -> str:
         if halvings:
             return self.out.node("Div", self.sides(), self.out.constant([2**halvings]))
         return self.out.node("Shape", "image", start=2, end=4)
 
-    def _once(self, *key: object, write: Callable[[], str]) -> str:
+    def once(self, *key: object, write: Callable[[], str]) -> str:
         """What every layer shares is written once."""
         if key not in self._known:
             scope, self.out.scope = self.out.scope, "shared"

@@ -1,15 +1,18 @@
 """The OpenVINO engine in INT8: quantised after training by NNCF, on images that an export has at hand.
 
 What NNCF makes is OpenVINO's own format, an XML file beside one of weights; the engine's file is a ZIP archive of both,
-not compressed. All but the convolutions of `quantised_layer` keeps its precision.
+not compressed. All but the convolutions of `quantised_layer` keeps its precision. The file has the sampler's steps as
+outputs, too, so that quantising once serves engine and gate; an engine is opened without them.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +20,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from cdal_sdk.engines.base import Precision, Target, fold_for
+from cdal_sdk.engines.base import Precision, Target, VoteMaps, fold_for
 from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
 from cdal_sdk.engines.onnx_int8 import quantised_layer
 from cdal_sdk.engines.openvino_cpu import OpenVinoEngine, openvino_core
@@ -44,7 +47,7 @@ class _Int8Builder:
 
     def build(self, generator: Generator, target: Target, path: Path) -> None:
         images = [_cropped(image, generator.config.divisor) for image in target.calibration_images()]
-        free = replace(target, fixed_size=False)
+        free = replace(target, fixed_size=False, probes=True)
         options = replace(GraphOptions.of(free), precision="fp32", norm="centred")
         graph = write_graph(fold_for(generator, free), options).SerializeToString()
         quantised = _quantise(openvino_core().read_model(graph), images)
@@ -64,6 +67,9 @@ class _Int8Builder:
             model = openvino_core().read_model(xml, openvino.Tensor(weights))
         except (OSError, KeyError, zipfile.BadZipFile, RuntimeError) as error:
             raise EngineError("the INT8 file does not open here", where=path, remedy="export it again") from error
+        for result in () if target.probes else model.get_results():
+            if result.get_output_tensor(0).any_name not in VoteMaps._fields:
+                model.remove_result(result)
         return OpenVinoEngine(model, target.precision, name="openvino-int8")
 
 
@@ -84,9 +90,10 @@ def _quantise(model: openvino.Model, images: list[np.ndarray]) -> openvino.Model
     kept = nncf.IgnoredScope(names=names, validate=False)
     data = nncf.Dataset([{"image": image[None]} for image in images])
     try:
-        return nncf.quantize(
-            model, data, preset=nncf.QuantizationPreset.MIXED, subset_size=len(images), ignored_scope=kept
-        )
+        with redirect_stdout(io.StringIO()):  # NNCF's bars cannot be switched off, not even in a pipe
+            return nncf.quantize(
+                model, data, preset=nncf.QuantizationPreset.MIXED, subset_size=len(images), ignored_scope=kept
+            )
     except Exception as error:
         raise EngineError(f"NNCF cannot quantise this ({error})", remedy="export without --int8") from error
 

@@ -43,14 +43,18 @@ def read_published_config(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: if the file is missing, is not a JSON object or asks for a network outside the published family.
     """
+    remedy = "give the parameters.json of the published run"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError("there is no such file", where=path, remedy="give the JSON of the published run") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"this is no readable JSON ({error})", where=path) from error
+        raise ModelError("there is no such file", where=path, remedy=remedy) from None
+    except OSError as error:
+        what = f"the file cannot be opened ({error.strerror})"
+        raise ModelError(what, where=path, remedy="check the path and its permissions") from None
+    except ValueError as error:
+        raise ModelError(f"this is no readable JSON ({error})", where=path, remedy=remedy) from error
     if not isinstance(config, dict):
-        raise ModelError("this JSON holds no object", where=path, remedy="give the parameters of the published run")
+        raise ModelError("this JSON holds no object", where=path, remedy=remedy)
     for key, expected in _FIXED.items():
         if config.get(key, expected) != expected:
             raise ModelError(

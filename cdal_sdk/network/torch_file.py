@@ -27,6 +27,10 @@ def read_torch_file(path: Path, remedy: str) -> Any:
         raise ModelError(
             "this is no PyTorch file of weights alone (one that holds code is not loaded)", where=path, remedy=remedy
         ) from None
+    except (PermissionError, IsADirectoryError) as error:
+        what = f"the file cannot be opened ({error.strerror})"
+        raise ModelError(what, where=path, remedy="check the path and its permissions") from None
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        told = str(error) and not isinstance(error, LookupError)  # which tells a bare key
+        reason = str(error).splitlines()[0] if told else type(error).__name__
         raise ModelError(f"this is no readable PyTorch file ({reason})", where=path, remedy=remedy) from None

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -126,7 +127,8 @@ class IsolatedReader:
             self._process.wait()
             for stream in (self._process.stdin, self._process.stdout):
                 if stream is not None:
-                    stream.close()
+                    with suppress(OSError):  # of a request that a process did not live to take
+                        stream.close()
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._closed:

@@ -28,6 +28,7 @@ from cdal_sdk.segmenter.ledger import Claim, Ledger
 from cdal_sdk.segmenter.page import write_page
 from cdal_sdk.segmenter.predictor import Inferred, Segmenter
 from cdal_sdk.segmenter.report import (
+    REPORT_FILE,
     CaseReport,
     Measured,
     Origin,
@@ -83,21 +84,22 @@ def segment_cases(
         The report, as written.
 
     Raises:
-        UsageError: if the folder cannot be made, a result would replace an input, or a run with other settings is at
-            work in the folder.
-        OutputError: if nothing can be written to it.
+        UsageError: if nothing can be written to the folder, a result would replace an input, or a run with other
+            settings is at work in the folder.
+        OutputError: if the report can no longer be written.
     """
     _refuse_to_replace_inputs(cases, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
+        with scratch(out / REPORT_FILE) as temporary:
+            temporary.touch()
     except OSError as error:
-        raise UsageError(f"the folder cannot be made ({error.strerror})", where=out, remedy="choose another") from None
+        what = f"nothing can be written to this folder ({error.strerror})"
+        raise UsageError(what, where=out, remedy="choose another --out") from None
     remove_leftovers(out)
     order = {files.case: number for number, files in enumerate(cases)}
     began = time.monotonic()
-    manifest = segmenter.manifest
-    coverage = manifest.confidence.coverage if segmenter.votes == manifest.votes else None  # calibrated for as many
-    report = Report(manifest.name, segmenter.engine.name, segmenter.seed, segmenter.votes, coverage)
+    report = _empty_report(segmenter)
     run = _Run(segmenter, out, tuple(formats), report.settings, overwrite=overwrite)
     pace = Pace()
 
@@ -161,7 +163,7 @@ class _Run:
         self._settings = _settings(segmenter, formats, told)
         self._ledger = Ledger(out)
         self._unsuited: set[tuple[Format, str]] = set()
-        self._done: deque[CaseReport] = deque()  # without the engine: skipped, or impossible from the start
+        self._begun: dict[str, _Job | CaseReport] = {}  # cases read ahead; an entry where there is nothing to do
         self._pending: deque[Future[CaseReport]] = deque()
 
     @contextmanager
@@ -189,70 +191,84 @@ class _Run:
 
     def untold(self) -> list[CaseReport]:
         """Entries of cases that are done, but were not told when the run was interrupted."""
-        return [*self._done, *(future.result() for future in self._pending if future.done())]
+        idle = [entry for entry in self._begun.values() if isinstance(entry, CaseReport)]
+        return [*idle, *(future.result() for future in self._pending if future.done())]
 
     def _round(self, cases: Sequence[CaseFiles], deferred: list[CaseFiles]) -> Generator[CaseReport]:
         parts = self._segmenter.manifest.plan.by_parts
         large: deque[_Job] = deque()  # pictures that are segmented part by part, when the others are done
-        done, pending = self._done, self._pending
-        running: deque[_Job] = deque()
-
-        def claimed() -> Iterator[CaseFiles]:
-            for files in cases:
-                claim = self._ledger.claim(files.case)
-                if claim is None:
-                    deferred.append(files)
-                    continue
-                job = self._begin(files, claim)
-                if isinstance(job, CaseReport):
-                    claim.release()
-                    done.append(job)
-                else:
-                    running.append(job)
-                    yield files
-
+        begun, pending = self._begun, self._pending
+        inferring = self._segmenter.infer_cases(cases, LIMITS.whole_pixels if parts else None, self._begin)
         with ThreadPoolExecutor(1, "cdal-write") as writer:
             try:
-                for inferred in self._segmenter.infer_cases(claimed(), LIMITS.whole_pixels if parts else None):
-                    if parts and isinstance(inferred.error, LargePictureError):
-                        large.append(running.popleft())
-                        continue
-                    pending.append(writer.submit(self._finish, running.popleft(), inferred))
-                    while done:
-                        yield done.popleft()
-                    while pending and (len(pending) > _WRITES_AHEAD or pending[0].done()):
-                        yield self._written()
+                with closing(inferring):  # ends the reader's thread, in which cases are claimed
+                    for files, inferred in zip(cases, inferring, strict=True):
+                        match begun.pop(files.case, None):
+                            case None:
+                                deferred.append(files)
+                            case CaseReport() as entry:
+                                yield entry
+                            case job if parts and isinstance(inferred.error, LargePictureError):
+                                large.append(job)
+                            case job:
+                                pending.append(writer.submit(self._finish, job, inferred))
+                        while pending and (len(pending) > _WRITES_AHEAD or pending[0].done()):
+                            yield self._written()
                 while pending:
                     yield self._written()
-                while done:
-                    yield done.popleft()
                 while large:
                     yield self._finish_large(large.popleft())
             finally:
-                for job in (*running, *large):
-                    job.claim.release()
+                for job in (*begun.values(), *large):
+                    if isinstance(job, _Job):
+                        job.claim.release()
 
     def _written(self) -> CaseReport:
         entry = self._pending[0].result()  # an interruption while it waits must not lose it
         self._pending.popleft()
         return entry
 
-    def _begin(self, files: CaseFiles, claim: Claim) -> _Job | CaseReport:
-        """What is to be done for a case, or its entry where there is nothing to do."""
+    def _begin(self, files: CaseFiles, stopped: Callable[[], bool]) -> bool:
+        """Claim a case and find out what is to be done for it; whether it is to be read.
+
+        It runs in the reader's thread, since hashing a source takes as long as reading it.
+        """
+        claim = self._ledger.claim(files.case)
+        if claim is None:  # another process works on it
+            return False
+        found: _Job | CaseReport | None
         try:
-            digests = digests_in_time(files, self._segmenter.read_timeout)
+            found = self._to_do(files, claim, stopped)
+        except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
+            found = failed_case(files, as_cdal_error(error, files.case))
+        if found is not None:
+            self._begun[files.case] = found
+        if isinstance(found, _Job):
+            return True
+        claim.release()
+        return False
+
+    def _to_do(self, files: CaseFiles, claim: Claim, stopped: Callable[[], bool]) -> _Job | CaseReport | None:
+        """What is to be done for a case, or its entry where that is nothing; None if the run was stopped."""
+        late: ReadError | None = None
+        digests: list[str] = []  # none of what cannot be read: reading will fail too, and say why
+        try:
+            digests = digests_in_time(files, self._segmenter.read_timeout, stopped)
         except ReadError as error:
-            return failed_case(files, error)
+            late = error
+        except OSError:
+            pass
+        if stopped():
+            return None
         told = [self._settings, f"volume {files.volume}", f"frames {files.frames}", *digests, *files.doubts]
         fingerprint = hashlib.sha256("\n".join(told).encode()).hexdigest()
-        known = None if self._overwrite else self._ledger.read(files.case)
+        known = self._ledger.read(files.case) if digests and not self._overwrite else None
         if known and known.fingerprint == fingerprint and intact(known, self._out):
             return skipped_case(known)
-        try:
-            self._ledger.forget(files.case)
-            remove_outputs(files.case, self._out)
-        except OutputError as error:
-            return failed_case(files, error)
+        self._ledger.forget(files.case)
+        remove_outputs(files.case, self._out)
+        if late is not None:
+            raise late
         return _Job(files, claim, Origin(fingerprint, digests, self._told))
 
     def _finish(self, job: _Job, inferred: Inferred) -> CaseReport:
@@ -308,16 +324,32 @@ class _Run:
         return entry
 
 
+def _empty_report(segmenter: Segmenter) -> Report:
+    """What a report says of how all its cases are made."""
+    manifest = segmenter.manifest
+    return Report(
+        model=manifest.name,
+        model_version=manifest.version,
+        weights_sha256=segmenter.weights_sha256,
+        engine=segmenter.engine.name,
+        precision=segmenter.precision,
+        device=segmenter.engine.device,
+        seed=segmenter.seed,
+        votes=segmenter.votes,
+        force=segmenter.force,
+        software=cdal_sdk.__version__,
+        # Calibrated for as many votes as the model's own.
+        interval_coverage=manifest.confidence.coverage if segmenter.votes == manifest.votes else None,
+    )
+
+
 def _settings(segmenter: Segmenter, formats: Sequence[Format], told: dict[str, Any]) -> str:
     """Everything but the input that a case's outputs depend on."""
     return json.dumps(
         {
-            "software": [cdal_sdk.__version__, GRAPH_VERSION],
+            "graph": GRAPH_VERSION,
             "manifest": manifest_to_json(replace(segmenter.manifest, files={})),
-            "weights": segmenter.weights_sha256,
             "told": told,
-            "device": segmenter.engine.device,
-            "force": segmenter.force,
             "formats": sorted(set(formats)),
         }
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable
 
 from cdal_sdk.errors import ReadError
 from cdal_sdk.readers import CaseFiles
@@ -14,6 +14,7 @@ __all__ = ["Pace", "digests_in_time"]
 
 _RECORD_EVERY_SECONDS = 2.0
 _RECORD_SHARE = 30  # a report is written again after this multiple of the time that writing it took
+_POLL_SECONDS = 0.1
 
 
 class Pace:
@@ -35,22 +36,32 @@ class Pace:
         self._next = now + max(_RECORD_EVERY_SECONDS, _RECORD_SHARE * (now - self._began))
 
 
-def digests_in_time(files: CaseFiles, timeout: float) -> list[str]:
+def digests_in_time(files: CaseFiles, timeout: float, stopped: Callable[[], bool] = lambda: False) -> list[str]:
     """As `digests_of`, from a thread that is left behind where a drive does not answer; it ends with the process.
 
     Raises:
-        ReadError: it takes longer than so many seconds.
+        ReadError: it takes longer than so many seconds, or nobody waits for it any more.
+        OSError: a file cannot be read.
     """
     digests: list[str] = []
+    failures: list[OSError] = []
 
     def take() -> None:
-        with suppress(OSError):  # reading will fail too, and say why
+        try:
             digests.extend(digests_of(files))
+        except OSError as error:
+            failures.append(error)
 
     thread = threading.Thread(target=take, name="cdal-hash", daemon=True)
     thread.start()
-    thread.join(timeout)
+    end = time.monotonic() + timeout
+    while thread.is_alive() and time.monotonic() < end and not stopped():
+        thread.join(_POLL_SECONDS)
+    if stopped():
+        raise ReadError("the run was stopped")
     if thread.is_alive():
         what, remedy = f"reading it took longer than {timeout:g} seconds", "check the drive or give --read-timeout"
         raise files.told(ReadError(what, where=files.paths[0], remedy=remedy))
+    for failure in failures:
+        raise failure
     return digests

@@ -47,7 +47,9 @@ def write_page(report: Report, out: Path) -> None:
     counts = Counter(case.status for case in report.cases)
     flagged = sum(bool(case.review) for case in report.cases)
     told = ", ".join(f"{counts[status]} {status}" for status in ("ok", "skipped", "failed") if counts[status])
-    settings = f"model {report.model}, engine {report.engine}, {report.votes} vote(s), seed {report.seed}"
+    settings = f"model {report.model} {report.model_version}, engine {report.engine} in {report.precision}"
+    settings += f" on {report.device}, {report.votes} vote(s), seed {report.seed}, cDAL SDK {report.software}"
+    settings += ", inputs outside the model's domain accepted" if report.force else ""
     text = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Segmentation of {len(report.cases)} case(s)</title><style>{_STYLE}</style></head><body>

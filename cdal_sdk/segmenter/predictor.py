@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,8 +80,9 @@ class Segmenter:
         device: "auto" takes CUDA where it is available.
         votes: instances that are averaged, K; None for the model's own.
         seed: of all noise; None for the model's own. The same seed gives the same mask.
-        batch_size: 2-D images that the engine takes at once; None for what suits the device. It changes memory and
-            speed, not results.
+        batch_size: slices or tiles of one case that the engine takes at once; None for what suits the device. It
+            changes memory and speed, and results by no more than rounding. Cases never share a batch, so that the
+            results of one are the same to the bit whatever comes beside it.
         force: accept what lies outside the model's domain.
         read_timeout: seconds that a stream of cases waits for one to be read.
         precision: of the engine's convolutions; None for the fastest that agrees with the reference.
@@ -138,7 +141,9 @@ class Segmenter:
             cache=EngineCache(default_cache_folder()),
             say=progress or _log.info,
         )
-        self.engine: Engine = make_engine(engine_name, request)
+        built = make_engine(engine_name, request)
+        self.engine: Engine = built
+        self.precision = built.precision
         height, width = manifest.plan.canvas
         self.batch_size = batch_size or max(1, _BATCH_PIXELS[self.engine.device] // (height * width))
 
@@ -161,7 +166,7 @@ class Segmenter:
         Raises:
             ReadError: if the source cannot be read.
             DomainError: if it lies outside the model's domain, and force is off.
-            UsageError: if it does not exist or is more than one case.
+            UsageError: if it does not exist or is more than one case, or the spacing is none.
         """
         if isinstance(source, np.ndarray):
             source = self._array_study(source, spacing)
@@ -193,21 +198,36 @@ class Segmenter:
         for inferred in self.infer_cases(cases):
             yield self.restore(inferred)
 
-    def infer_cases(self, cases: Iterable[CaseFiles], whole_pixels: int | None = None) -> Iterator[Inferred]:
+    def infer_cases(
+        self,
+        cases: Iterable[CaseFiles],
+        whole_pixels: int | None = None,
+        begin: Callable[[CaseFiles, Callable[[], bool]], bool] = lambda *_: True,
+    ) -> Generator[Inferred]:
         """Run the engine on case after case, while the next ones are read in a process of their own.
 
-        What follows, `restore` and saving, may run in another thread. A picture of more than `whole_pixels` fails with
-        a `LargePictureError`, to be segmented part by part.
+        What follows, `restore` and saving, may run in another thread.
+
+        Args:
+            cases: taken as they are needed.
+            whole_pixels: a picture of more pixels fails with a `LargePictureError`, to be segmented part by part.
+            begin: called in the reader's thread before a case is read, with a function that tells whether the stream
+                was left meanwhile; where it returns False, the case is passed over.
+
+        Yields:
+            An entry a case, in their order; that of one which is passed over has neither maps nor error.
         """
         waiting = iter(cases)
+        left = Event()
         isolated = IsolatedReader(self.read_timeout, whole_pixels=whole_pixels)
         with ThreadPoolExecutor(1, "cdal-read") as threads, closing(isolated) as reader:
-            pending: deque[tuple[CaseFiles, Future[_Ready]]] = deque()
+            pending: deque[tuple[CaseFiles, Future[_Ready | None]]] = deque()
+
+            def ready(case: CaseFiles) -> _Ready | None:
+                return self._prepare(case, reader.read) if begin(case, left.is_set) else None
 
             def submit(count: int) -> None:
-                pending.extend(
-                    (case, threads.submit(self._prepare, case, reader.read)) for case in islice(waiting, count)
-                )
+                pending.extend((case, threads.submit(ready, case)) for case in islice(waiting, count))
 
             try:
                 submit(_LOOKAHEAD)
@@ -216,6 +236,7 @@ class Segmenter:
                     submit(1)
                     yield self._infer(case.case, future.result)
             finally:
+                left.set()
                 for _, future in pending:
                     future.cancel()
 
@@ -255,10 +276,13 @@ class Segmenter:
             prepared = prepare(fitting, self.manifest.plan)
         return study, prepared, timing
 
-    def _infer(self, case: str, ready: Callable[[], _Ready]) -> Inferred:
+    def _infer(self, case: str, ready: Callable[[], _Ready | None]) -> Inferred:
         """Run the engine on a prepared case; any error becomes a failed one."""
         try:
-            study, prepared, timing = ready()
+            given = ready()
+            if given is None:
+                return Inferred(case)
+            study, prepared, timing = given
             with timed(timing, "engine"):
                 mean, spread = self.run(prepared.images)
         except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
@@ -294,15 +318,28 @@ class Segmenter:
             raise ReadError("the array holds values that are no numbers", remedy="replace them")
         if plan.kind == "planar" and image.ndim in (2, 3):
             channels = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
-            pixel_spacing = None if spacing is None else (spacing[0], spacing[1])
-            return Study("array", channels[..., None], None, Source("array"), pixel_spacing)
+            if spacing is None:
+                return Study("array", channels[..., None], None, Source("array"))
+            down, across = _checked_spacing(spacing, 2)
+            return Study("array", channels[..., None], None, Source("array"), (down, across))
         if plan.kind == "volume" and image.ndim == 3:
-            steps = spacing or plan.spacing_mm or (1.0, 1.0, 1.0)
+            steps = (plan.spacing_mm or (1.0, 1.0, 1.0)) if spacing is None else _checked_spacing(spacing, 3)
             return Study("array", image[None], np.diag([*steps, 1.0]), Source("array"))
         raise UsageError(
             f"an array of shape {image.shape} is no {'volume' if plan.kind == 'volume' else 'picture'}",
             remedy="give [i, j, k] for a volume, [row, column] or [row, column, 3] for a planar image",
         )
+
+
+def _checked_spacing(spacing: tuple[float, ...], axes: int) -> tuple[float, ...]:
+    """Raises UsageError for what is not one length an axis."""
+    try:
+        steps = tuple(map(float, spacing))
+    except (TypeError, ValueError):
+        steps = ()
+    if len(steps) != axes or not all(0 < step < math.inf for step in steps):
+        raise UsageError(f"spacing is {spacing}", remedy=f"give {axes} numbers above 0, in mm, an axis each")
+    return steps
 
 
 def _only_case(path: Path) -> CaseFiles:

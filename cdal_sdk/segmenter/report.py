@@ -51,13 +51,13 @@ class CaseReport:
         outputs: files written, relative to the output folder.
         labels: size by label name.
         mean_spread: mean vote spread over labelled voxels, on the probability scale.
-        timing_ms: time a stage.
+        timing_ms: time a stage; empty where this run did not segment the case, since zeros would pass for measured.
         fingerprint: SHA-256 of input, model and settings; an unchanged one is skipped.
         review: reasons to look at the result; empty where nothing is unusual.
         geometry: grid and affine of the source (voxel to RAS mm), or the pixel spacing of a picture.
         source_sha256: of the source's files, sorted.
         output_sha256: by output.
-        settings: model, engine, seed, votes and coverage of the run that made it, see `Report.settings`.
+        settings: of the run that made it, see `Report.settings`.
     """
 
     case: str
@@ -82,9 +82,15 @@ class Report:
 
     Attributes:
         model: its name.
+        model_version: of its manifest.
+        weights_sha256: of the weights' names and float32 values, alike for a checkpoint and what is exported from it.
         engine: that ran it.
+        precision: in which the engine convolves and multiplies.
+        device: "cpu" or "cuda".
         seed: of all noise.
         votes: instances that were averaged.
+        force: whether inputs outside the model's domain were accepted.
+        software: version of this package.
         interval_coverage: share of cases, alike those that calibrated the model, whose true sizes all lie in their
             intervals; None where that is not known.
         seconds: the run took ("wall"), and its cases spent in each stage; stages overlap.
@@ -92,9 +98,15 @@ class Report:
     """
 
     model: str
+    model_version: str
+    weights_sha256: str
     engine: str
+    precision: str
+    device: str
     seed: int
     votes: int
+    force: bool
+    software: str
     interval_coverage: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     cases: list[CaseReport] = field(default_factory=list)
@@ -114,8 +126,8 @@ class Report:
     @property
     def settings(self) -> dict[str, Any]:
         """What it says of all its cases; the entry of each says the same."""
-        names = ("model", "engine", "seed", "votes", "interval_coverage")
-        return {name: getattr(self, name) for name in names}
+        names = (field.name for field in fields(self))
+        return {name: getattr(self, name) for name in names if name not in ("seconds", "cases")}
 
     def to_json(self) -> str:
         """Readable JSON."""

@@ -11,11 +11,12 @@ import numpy as np
 
 from cdal_sdk.bundle import Manifest
 from cdal_sdk.digest import sha256
-from cdal_sdk.errors import CdalError
+from cdal_sdk.errors import CdalError, ReadError
 from cdal_sdk.readers import CaseFiles, read_study
 from cdal_sdk.readers.mask import WrittenMask, read_mask
+from cdal_sdk.segmenter.clock import digests_in_time
 from cdal_sdk.segmenter.records import Problem, read_records
-from cdal_sdk.segmenter.report import CaseReport, digests_of, geometry_of, told
+from cdal_sdk.segmenter.report import CaseReport, geometry_of, told
 from cdal_sdk.segmenter.result import large_paths, output_paths
 from cdal_sdk.study import Study
 
@@ -52,6 +53,7 @@ def verify(
     sources: Sequence[CaseFiles] = (),
     manifest: Manifest | None = None,
     read: Callable[[CaseFiles], Study] = read_study,
+    timeout: float = 600.0,
 ) -> Verification:
     """Read again what runs wrote to a folder, and compare.
 
@@ -66,6 +68,7 @@ def verify(
         sources: from `discover`, to compare with, wherever they lie now; cases in the folder without a source are told.
         manifest: of the model that is said to have made the masks.
         read: reads the sources, such as `IsolatedReader.read`; by default they are read in this process.
+        timeout: seconds that the bytes of one source may take to be read.
 
     Returns:
         The problems found.
@@ -74,7 +77,7 @@ def verify(
         UsageError: the folder holds no finished case.
     """
     entries, problems = read_records(out)
-    given = _Sources(sources)
+    given = _Sources(sources, timeout)
     for entry in entries:
         problems += _found(entry, _check_outputs(entry, out))
         if manifest is not None:
@@ -95,11 +98,13 @@ class _Source:
     problem: str | None = None
 
     @classmethod
-    def of(cls, files: CaseFiles) -> _Source:
+    def of(cls, files: CaseFiles, timeout: float) -> _Source:
         if files.error is not None:
             return cls(files, [], told(files, files.error))
         try:
-            return cls(files, digests_of(files))
+            return cls(files, digests_in_time(files, timeout))
+        except ReadError as error:
+            return cls(files, [], told(files, error))
         except OSError as error:
             return cls(files, [], error.strerror or type(error).__name__)
 
@@ -107,8 +112,8 @@ class _Source:
 class _Sources:
     """Sources by what they hold, since a folder may be moved and a file renamed, and else by name."""
 
-    def __init__(self, given: Sequence[CaseFiles]) -> None:
-        found = [_Source.of(files) for files in given]
+    def __init__(self, given: Sequence[CaseFiles], timeout: float) -> None:
+        found = [_Source.of(files, timeout) for files in given]
         self._by_name = {source.files.case: source for source in found}
         self._by_content = {tuple(source.digests): source for source in found if source.digests}
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cdal_sdk.errors import ModelError
 
-__all__ = ["Reorientation", "axis_codes"]
+__all__ = ["Reorientation"]
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -23,12 +23,6 @@ def _closest(affine: NDArray[np.float64]) -> tuple[tuple[int, ...], tuple[int, .
     directions = affine[:3, :3] / np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     world = max(permutations(range(3)), key=lambda p: sum(abs(directions[p[axis], axis]) for axis in range(3)))
     return world, tuple(1 if directions[world[axis], axis] >= 0 else -1 for axis in range(3))
-
-
-def axis_codes(affine: NDArray[np.float64]) -> str:
-    """The closest anatomical directions of the voxel axes, such as "RAS"."""
-    names = {value: name for name, value in _AXES.items()}
-    return "".join(names[pair] for pair in zip(*_closest(affine), strict=True))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+
+from cdal_sdk.cli.paths import parse_name, parse_path
 
 if TYPE_CHECKING:
     from cdal_export.exporter import Exported
@@ -18,9 +22,12 @@ __all__ = ["export"]
 
 
 def export(
-    checkpoint: Annotated[str, typer.Option(help="Training checkpoint, model folder, or bundled model.")],
+    checkpoint: Annotated[
+        str, typer.Option(parser=parse_name, help="Training checkpoint, model folder, or bundled model.")
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Model folder to write; best.pt gives best.cdal.")
+        Path | None,
+        typer.Option("--out", "-o", parser=parse_path, help="Model folder to write; best.pt gives best.cdal."),
     ] = None,
     precision: Annotated[
         Literal["fp32", "fp16", "bf16"], typer.Option(hidden=True, help="The same as the three flags.")
@@ -32,7 +39,9 @@ def export(
         list[str] | None,
         typer.Option("--engine", help="auto, or a name of docs/export.md; repeatable."),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Images to hold the engine against; else a synthetic one.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(parser=parse_path, help="Images to hold the engine against; else a synthetic one.")
+    ] = None,
     keep_images: Annotated[
         bool, typer.Option("--keep-images", help="Store these images in the model, for engines built later.")
     ] = False,
@@ -49,14 +58,17 @@ def export(
         bool, typer.Option("--free-noise", help="Engines that take their noise as inputs, for any seed.")
     ] = False,
     triton: Annotated[
-        Path | None, typer.Option(help="Also write a Triton model repository; with --engine onnx or tensorrt.")
+        Path | None,
+        typer.Option(parser=parse_path, help="Also write a Triton model repository; with --engine onnx or tensorrt."),
     ] = None,
     votes: Annotated[int | None, typer.Option(help="Instances that the engine averages.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the engine's noise.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Fuse a model and its sampler into engines, hold them against the reference, and write a model folder."""
     from cdal_export.exporter import ExportOptions, export_model
     from cdal_export.triton import check_engines, write_repository
+    from cdal_sdk.atomic import check_place
     from cdal_sdk.engines import check_engine_name
     from cdal_sdk.errors import UsageError
 
@@ -66,10 +78,11 @@ def export(
             raise UsageError(f"{name} is {value}", remedy=f"give at least {least}")
     if triton is not None:
         check_engines(names, free_noise=free_noise)
+        check_place(triton / "config.pbtxt")
     chosen = [name for name, given in (("fp16", fp16), ("bf16", bf16), ("fp32", fp32)) if given]
     if len(chosen) > 1:
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other", remedy="give one of them")
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, stderr=as_json)
     say = partial(console.print, markup=False)
     options = ExportOptions(
         engines=names,
@@ -85,7 +98,10 @@ def export(
     target = out or Path(f"{Path(checkpoint).stem}.cdal")
     with console.status("exporting") if console.is_terminal else nullcontext():
         exported = export_model(checkpoint, target, options, say)
-    _tell(exported, say)
+    if as_json:
+        sys.stdout.write(json.dumps(exported.to_data(), indent=2) + "\n")
+    else:
+        _tell(exported, say)
     if triton is not None:
         for path in write_repository(exported, triton):
             say(f"{path}")

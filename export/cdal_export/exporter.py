@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -47,6 +48,15 @@ class Exported:
     manifest: Manifest
     engines: tuple[ExportedEngine, ...]
     gate_images: str
+
+    def to_data(self) -> dict[str, Any]:
+        """As `cdal export --json` prints it."""
+        return {
+            "folder": str(self.folder),
+            "gate_images": self.gate_images,
+            "engines": [asdict(engine) for engine in self.engines],
+            "files": {name: (self.folder / name).stat().st_size for name in self.manifest.files},
+        }
 
 
 _DEFAULTS = ExportOptions()

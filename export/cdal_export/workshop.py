@@ -173,7 +173,7 @@ class Workshop:
         """Hold an engine against the reference; in half precision, retry with float32 islands where that is wanted."""
         file = stored_engine_names(kind, builder.suffix, target)[0]
         try:
-            agreement, steps = self.judge(target, open_engine, partial(self._probing, kind, builder, target))
+            agreement, steps = self.judge(target, open_engine, partial(self._probing, kind, builder, target, path))
             return ExportedEngine(kind.name, file, target.precision, agreement, steps)
         except GateError as error:
             if target.precision == "fp32":
@@ -190,16 +190,17 @@ class Workshop:
         self.say(f"retrying with {len(islands)} layer(s) in float32: {layers}")
         target = replace(target, islands=frozenset(islands))
         build_engine(builder, self.generator, target, path)
-        agreement, steps = self.judge(target, open_engine, partial(self._probing, kind, builder, target))
+        agreement, steps = self.judge(target, open_engine, partial(self._probing, kind, builder, target, path))
         return ExportedEngine(kind.name, file, target.precision, agreement, steps, islands)
 
-    def _probing(self, kind: EngineKind, builder: Builder, target: Target) -> ProbingEngine:
+    def _probing(self, kind: EngineKind, builder: Builder, target: Target, path: Path) -> ProbingEngine:
         """The engine once more, with the sampler's steps as outputs; emulated where it cannot be had."""
         target = replace(target, probes=True)
         if not (builder.takes_probes and builder.precisions(target.device)):
             return self._emulated(target)
-        path = self.scratch / f"{kind.name}-probes{builder.suffix}"
-        build_engine(builder, self.generator, target, path)
+        if target.precision != "int8":  # whose file has them in any case
+            path = self.scratch / f"{kind.name}-probes{builder.suffix}"
+            build_engine(builder, self.generator, target, path)
         return cast("ProbingEngine", builder.load(path, target))
 
     def _emulated(self, target: Target) -> ProbingEngine:

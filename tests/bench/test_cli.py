@@ -23,7 +23,7 @@ def measured(monkeypatch):
 def test_a_folder_that_takes_no_files_is_refused_before_anything_is_measured(tmp_path, monkeypatch, below):
     monkeypatch.setattr("cdal_bench.benchmark.run_benchmark", never)
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="nothing can be written here") as error:
+    with pytest.raises(OutputError, match="a file where a folder is needed") as error:
         cli.benchmark(tmp_path / "file" / below)
     assert "file" in str(error.value)
 

@@ -7,15 +7,17 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import nibabel
 import numpy as np
 import pytest
+import typer
 
-from cdal_sdk.cli.app import main
+from cdal_sdk.cli.app import app, main
 from tests.segmenter.conftest import planar_model, volume_model, write_volume  # noqa: F401 - fixtures
 
 
@@ -29,6 +31,8 @@ class Outcome:
 
 
 Cdal = Callable[..., Outcome]
+
+_NAMES_OR_PATHS = ("checkpoint", "model", "recipe", "split")
 
 
 @pytest.fixture
@@ -104,25 +108,28 @@ def test_wrong_usage_is_2(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("segment", "", "--out", "out"),
-        ("segment", "a.nii.gz", "--out", ""),
-        ("example", "--out", ""),
-        ("verify", ""),
-        ("verify", ".", "--source", ""),
-    ],
-)
+def empty_paths() -> Iterator[list[str]]:
+    """A call of each command with each of its parameters empty that is a path, or a name that may stand for one."""
+    for name, command in typer.main.get_command(app).commands.items():
+        for parameter, kind in get_type_hints(command.callback).items():
+            if "pathlib" in repr(kind) or parameter in _NAMES_OR_PATHS:
+                call = [name]
+                for other in command.params:
+                    if other.required or other.name == parameter:
+                        option = other.opts[:1] if other.opts[0].startswith("-") else []
+                        call += [*option, "" if other.name == parameter else "x"]
+                yield call
+
+
+@pytest.mark.parametrize("call", list(empty_paths()), ids=" ".join)
 def test_an_empty_path_is_not_the_current_folder(
-    cdal: Cdal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+    cdal: Cdal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_volume(tmp_path / "a.nii.gz")
-    result = cdal(*arguments)
+    result = cdal(*call)
     assert result.returncode == 2
     assert "it is empty; name a file or folder" in result.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_warning_is_one_line_where_nobody_looks(volume_model: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -228,6 +235,90 @@ def test_an_unforeseen_error_is_one_sentence(cdal: Cdal, tmp_path: Path, monkeyp
     assert "unexpected ZeroDivisionError" in one_sentence(result)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            "segment in --engine torch --out text",
+            "text: nothing can be written to this folder (File exists); choose another --out",
+        ),
+        ("segment in --engine torch --out text/x", "text/x: nothing can be written to this folder (Not a directory)"),
+        ("info text", "text: this is no readable PyTorch file (KeyError); give a best.pt"),
+        ("import-published in --config text --out x.pt", "text: this is no readable JSON"),
+        (
+            "import-published in --config in --out x.pt",
+            "in: the file cannot be opened (Is a directory); check the path",
+        ),
+        ("train --data nowhere --out x", "nowhere: there is no such folder; check --data"),
+        ("train --data in --out x", "in/images: there is no such folder; give a folder with dataset.json"),
+        ("train --data in --out x --device cuda", "there is no CUDA device here; use --device cpu"),
+        ("evaluate --model hippocampus --data text --out x", "text: there is no such folder; check --data"),
+    ],
+)
+def test_a_wrong_path_is_one_sentence_with_a_remedy(
+    cdal: Cdal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    write_volume(tmp_path / "in/a.nii.gz")
+    (tmp_path / "text").write_text("hello\n")
+    result = cdal(*call.split())
+    assert message in one_sentence(result)
+    assert result.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "segment in --out x --volume -1",
+        "verify in --volume -1",
+        "train --data in --out x --devices 0",
+        "train --data in --out x --workers -1",
+        "benchmark --out x --seconds -1",
+    ],
+)
+def test_a_number_below_the_least_is_2(cdal: Cdal, call: str) -> None:
+    result = cdal(*call.split())
+    assert "Invalid value for" in result.stderr
+    assert result.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "export --checkpoint hippocampus --out x --triton text/x --engine onnx",
+        "evaluate --model hippocampus --data data --engine torch --out text/x.json",
+    ],
+)
+def test_a_place_that_takes_no_files_is_told_before_the_work(
+    cdal: Cdal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cdal_export.exporter.export_model", None)
+    monkeypatch.setattr("cdal_trainer.evaluate.evaluate", None)
+    (tmp_path / "text").write_text("hello\n")
+    for part in ("images", "masks"):
+        write_volume(tmp_path / "data" / part / "a.nii.gz")
+    result = cdal(*call.split())
+    assert "text/x" in one_sentence(result)
+    assert "there is a file where a folder is needed" in result.stderr
+    assert result.returncode == 1
+
+
+def test_what_the_system_refuses_is_named(cdal: Cdal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a folder of another user, for which `Path.exists` raises before Python 3.14; tests may run as root."""
+
+    def refuse(*arguments: object, **settings: object) -> None:
+        raise PermissionError(13, "Permission denied", "locked/dataset.json")
+
+    monkeypatch.setattr("cdal_trainer.cases.decathlon_cases", refuse)
+    (tmp_path / "dataset.json").touch()
+    result = cdal("train", "--data", tmp_path, "--out", tmp_path / "run", "--device", "cpu")
+    expected = "Error: locked/dataset.json: this cannot be used (Permission denied); check the path and its permissions"
+    assert one_sentence(result) == expected
+    assert result.returncode == 2
+
+
 def test_info(cdal: Cdal, volume_model: Path) -> None:  # noqa: F811
     assert "cdal-sdk" in cdal("info").stdout
     text = cdal("info", volume_model).stdout
@@ -237,8 +328,8 @@ def test_info(cdal: Cdal, volume_model: Path) -> None:  # noqa: F811
 
 def test_help_lists_every_command(cdal: Cdal) -> None:
     text = cdal("--help").stdout
-    for command in ("segment", "info", "example", "import-published", "export", "train"):
-        assert command in text
+    for command in typer.main.get_command(app).commands:
+        assert f" {command} " in text
 
 
 def test_start_is_instant() -> None:
@@ -262,3 +353,14 @@ def test_importing_the_sdk_loads_nothing_heavy() -> None:
     code = f"import sys, cdal_sdk; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     assert result.stdout.strip() == "[]"
+
+
+def test_an_export_tells_its_figures_as_json(cdal: Cdal, volume_model: Path, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "out.cdal"
+    result = cdal("export", "--checkpoint", volume_model, "--engine", "torchscript", "--out", out, "--json")
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    (engine,) = told["engines"]
+    assert (out / engine["file"]).stat().st_size == told["files"][engine["file"]]
+    assert engine["agreement"]["flips"] == 0.0
+    assert min(engine["agreement"]["dice"].values()) == 1.0

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cdal_sdk.digest import sha256
 from cdal_sdk.engines import (
     Engine,
     EngineCache,
@@ -182,6 +183,18 @@ def test_a_damaged_kept_engine_is_built_again(fakes, request_, caplog) -> None:
     assert fakes["slow"].built == 2
     assert "is damaged and will be built again" in caplog.text
     assert kept.read_text() == "slow fp32"
+
+
+def test_a_whole_kept_engine_that_no_longer_opens_is_built_again(fakes, request_, caplog) -> None:
+    """As where a driver changed under it."""
+    make_engine("slow", request_)
+    (kept,) = request_.cache.folder.glob("*/engine.fake")
+    kept.write_text("of another driver")
+    description = kept.with_name("engine.json")
+    description.write_text(json.dumps({**json.loads(description.read_text()), "sha256": sha256(kept)}))
+    make_engine("slow", request_)
+    assert "does not open and is built again" in caplog.text
+    assert (fakes["slow"].built, kept.read_text()) == (2, "slow fp32")
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"fingerprint": {}}', None], ids=["empty", "list", "foreign", "gone"])

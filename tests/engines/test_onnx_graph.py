@@ -69,6 +69,15 @@ def test_the_steps_share_their_weights(sampler: FoldedSampler) -> None:
     assert stored < 1.5 * convolutions
 
 
+def test_statistics_of_a_skip_are_computed_once(sampler: FoldedSampler) -> None:
+    """Both where it was made and where it is joined to what comes up."""
+    nodes = write_graph(sampler, GraphOptions(norm="moments")).graph.node
+    joined = {name for node in nodes if node.op_type == "Concat" for name in node.output}
+    reduced = [node.input[0] for node in nodes if node.op_type == "ReduceL2"]
+    assert len(reduced) == len(set(reduced)) > 10
+    assert not joined & set(reduced)
+
+
 @pytest.mark.parametrize("norm", ["instance", "centred", "moments"])
 def test_in_half_precision_only_convolutions_and_products_are_half(sampler: FoldedSampler, norm: str) -> None:
     model = write_graph(sampler, GraphOptions(precision="fp16", norm=norm, size=(16, 16)))

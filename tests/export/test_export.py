@@ -234,13 +234,14 @@ class Altered:
     device = "cpu"
     precision = "fp32"
 
-    def __init__(self, engine: Engine, change: float) -> None:
-        self.engine, self.change = engine, change
+    def __init__(self, engine: Engine, change: float, spread_factor: float = 1.0) -> None:
+        self.engine, self.change, self.spread_factor = engine, change, spread_factor
 
     def run(self, images: np.ndarray) -> VoteMaps:
         mean, spread = self.engine.run(images)
         with np.errstate(invalid="ignore"):  # 0 * inf
-            return VoteMaps(mean + np.float32(self.change) * np.arange(3, dtype=np.float32)[:, None, None], spread)
+            mean = mean + np.float32(self.change) * np.arange(3, dtype=np.float32)[:, None, None]
+        return VoteMaps(mean, spread * np.float32(self.spread_factor))
 
 
 def reference() -> TorchEngine:
@@ -255,6 +256,16 @@ def test_the_gate(change: float, passes: bool, small_gate: Study) -> None:
     agreement = Gate(VOLUME, reference(), images).compare(Altered(reference(), change))
     assert agreement.passes(Limits()) is passes
     assert agreement.finite is bool(np.isfinite(change))
+
+
+@pytest.mark.parametrize(("factor", "passes"), [(0.97, True), (0.0, False), (1.1, False)])
+def test_a_spread_that_is_not_the_reference_s_is_refused(factor: float, passes: bool, small_gate: Study) -> None:
+    """Though the masks are the same: intervals and reviews follow from it."""
+    images = [gate_images(small_gate, VOLUME.plan, 10_000)]
+    agreement = Gate(VOLUME, reference(), images).compare(Altered(reference(), 0.0, factor))
+    assert (agreement.flips, agreement.shifts) == (0.0, 0.0)
+    assert agreement.spread_change == pytest.approx(abs(1 - factor), rel=1e-3)
+    assert agreement.passes(Limits()) is passes
 
 
 class Answering:
@@ -285,16 +296,17 @@ def test_probabilities_count_where_both_masks_are_empty_and_by_their_share(
 
 
 def test_each_limit_counts() -> None:
-    fine = Agreement({"a": 0.999}, 0.0, 0.0, 0.3, 0.0, finite=True, images=1)
+    fine = Agreement({"a": 0.999}, 0.0, 0.0, 0.3, 0.0, 0.0, finite=True, images=1)
     assert fine.passes(Limits())
     for worse in (
-        Agreement({"a": 0.999, "b": 0.99}, 0.0, 0.0, 0.0, 0.0, finite=True, images=1),
-        Agreement({"a": 0.999}, 0.0021, 0.0, 0.0, 0.0, finite=True, images=1),
-        Agreement({"a": 1.0}, 0.0, 0.0021, 0.06, 0.0, finite=True, images=1),
-        Agreement({"a": 1.0}, 0.0, 0.0, 0.0, 0.011, finite=True, images=1),
-        Agreement({"a": 0.999}, 0.0, 0.0, 0.0, 0.0, finite=False, images=1),
+        {"dice": {"a": 0.999, "b": 0.99}},
+        {"flips": 0.0021},
+        {"shifts": 0.0021},
+        {"volume_change": 0.011},
+        {"spread_change": 0.051},
+        {"finite": False},
     ):
-        assert not worse.passes(Limits())
+        assert not replace(fine, **worse).passes(Limits())
 
 
 def test_errors(checkpoint: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cdal_export.exporter import ExportOptions, export_model
 from cdal_sdk import Segmenter
-from cdal_sdk.engines import builder_of, engine_kind
+from cdal_sdk.engines import BuiltEngine, Target, builder_of, engine_kind
 from cdal_sdk.errors import EngineError, GateError, UsageError
 from cdal_sdk.gate import Limits
 from tests.engines.conftest import target as small_target
@@ -21,7 +21,7 @@ from tests.tiny_model import PLANAR, save_tiny, tiny_generator
 
 pytest.importorskip("nncf", reason="the extra [int8] is not installed")
 STRICT = Limits(dice=1.01)  # more than any engine reaches
-LENIENT = Limits(dice=0.5, flips=0.5, shifts=1.0, volume_change=1.0)
+LENIENT = Limits(dice=0.5, flips=0.5, shifts=1.0, volume_change=1.0, spread_change=10.0)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,28 @@ def test_only_convolutions_behind_a_norm_are_quantised(exported: Path) -> None:
     inner = [node for node in convolutions if name(node).endswith((".conv1", ".conv2"))]
     assert 0 < len(inner) < len(convolutions)
     assert {name(node) for node in nodes if "FakeQuantize" in kinds_before(node)} == {name(node) for node in inner}
+
+
+def test_it_is_quantised_once_and_runs_without_the_steps_that_the_gate_reads(
+    int8: ExportOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nncf
+
+    builder = builder_of(engine_kind("openvino-int8"))
+    quantise, load = nncf.quantize, builder.load
+    quantised: list[object] = []
+    outputs: list[list[str]] = []
+
+    def opened(path: Path, target: Target) -> BuiltEngine:
+        engine = load(path, target)
+        outputs.append([output.any_name for output in engine._model.outputs])  # type: ignore[attr-defined]
+        return engine
+
+    monkeypatch.setattr(nncf, "quantize", lambda *args, **options: quantised.append(args) or quantise(*args, **options))
+    monkeypatch.setattr(builder, "load", opened)
+    (engine,) = export_model(save_tiny(PLANAR, tmp_path / "tiny"), tmp_path / "out", int8).engines
+    assert len(quantised) == 1
+    assert outputs == [["mean", "spread"], ["mean", "spread", *(f"step{step.step}" for step in engine.steps)]]
 
 
 def test_a_single_case_cannot_both_calibrate_and_judge(int8: ExportOptions, tmp_path: Path) -> None:

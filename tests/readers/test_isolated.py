@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -140,3 +141,15 @@ def test_a_path_that_is_no_utf8(tmp_path, write_xray):
         assert reader.read(CaseFiles("x", "dicom", (odd,))).source.paths == (odd,)
     finally:
         reader.close()
+
+
+def test_a_process_that_was_stopped_before_a_request_does_not_disturb_the_end(tmp_path, monkeypatch):
+    """As by a service manager, which stops all processes of a run at once."""
+    gone = subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    gone.wait()
+    reader = IsolatedReader(60)
+    reader._process = gone
+    monkeypatch.setattr(gone, "poll", lambda: None)  # nobody has noticed yet
+    with pytest.raises(ReadError, match="reading it crashed"):
+        reader.read(CaseFiles("x", "image", (tmp_path / "x.png",)))
+    reader.close()

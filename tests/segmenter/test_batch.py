@@ -6,9 +6,11 @@ import gzip
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import nibabel
@@ -17,10 +19,10 @@ import pytest
 from PIL import Image
 
 from cdal_sdk import Segmenter as AnySegmenter
-from cdal_sdk import segment_cases
+from cdal_sdk import __version__, segment_cases
 from cdal_sdk.errors import UsageError
-from cdal_sdk.readers import discover
-from cdal_sdk.segmenter import Format
+from cdal_sdk.readers import CaseFiles, discover
+from cdal_sdk.segmenter import CaseReport, Format, batch
 from cdal_sdk.segmenter.verify import verify
 from cdal_sdk.slicing import Plan, Prepared
 from cdal_sdk.study import Study
@@ -58,6 +60,16 @@ def test_outputs_and_report(volume_model: Path, inputs: Path, tmp_path: Path) ->
         "model": "tiny-volume", "engine": "torch", "seed": 4, "votes": 2,
     }  # fmt: skip
     assert report["interval_coverage"] is None, "the tiny model is not calibrated"
+    made_by = {
+        "software": __version__,
+        "model_version": "1",
+        "weights_sha256": AnySegmenter(volume_model, engine="torch").weights_sha256,
+        "precision": "fp32",
+        "device": "cpu",
+        "force": False,
+    }
+    assert {key: report[key] for key in made_by} == made_by
+    assert made_by.items() <= cases["a"]["settings"].items()
     assert set(report["seconds"]) == {"wall", "read", "prepare", "engine", "restore", "write"}
     written = sum(case["timing_ms"]["write"] for case in cases.values()) / 1000
     assert report["seconds"]["write"] == pytest.approx(written, abs=0.011)
@@ -107,6 +119,70 @@ def test_a_changed_setting_redoes_every_case(
     run(volume_model, inputs, tmp_path / "out")
     again = run(volume_model, inputs, tmp_path / "out", **change)
     assert [case["status"] for case in again.values()] == ["ok", "ok"]
+
+
+def test_another_precision_redoes_every_case(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    """As on another machine, whose CPU lacks bfloat16: one folder never holds masks of both."""
+    segmenter = AnySegmenter(volume_model, engine="torch")
+    for precision, status in (("bf16", "ok"), ("bf16", "skipped"), ("fp32", "ok")):
+        segmenter.precision = precision
+        report = segment_cases(segmenter, discover([inputs]), tmp_path / "out")
+        assert [(case.status, case.settings["precision"]) for case in report.cases] == [(status, precision)] * 2
+    assert verify(tmp_path / "out").problems == []
+
+
+def test_skipped_cases_are_told_as_they_come(
+    volume_model: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(volume_model, inputs, tmp_path / "out")
+    told = {case: Event() for case in "ab"}
+    digests = batch.digests_in_time
+
+    def slow(files: CaseFiles, *given: Any) -> list[str]:
+        assert files.case == "a" or told["a"].wait(60), "the first case was to be told before the second is hashed"
+        return digests(files, *given)
+
+    monkeypatch.setattr(batch, "digests_in_time", slow)
+    segmenter = AnySegmenter(volume_model, engine="torch")
+    report = segment_cases(segmenter, discover([inputs]), tmp_path / "out", on_case=lambda case: told[case.case].set())
+    assert [case.status for case in report.cases] == ["skipped", "skipped"]
+    assert [case.timing_ms for case in report.cases] == [{}, {}], "zeros would pass for measured"
+
+
+def test_the_engine_does_not_wait_until_the_next_case_is_hashed(
+    volume_model: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = AnySegmenter(volume_model, engine="torch")
+    at_work, engine_run, digests = Event(), segmenter.engine.run, batch.digests_in_time
+
+    def work(images: Any) -> Any:
+        at_work.set()
+        return engine_run(images)
+
+    def slow(files: CaseFiles, *given: Any) -> list[str]:
+        assert files.case == "a" or at_work.wait(60), "the engine waits"
+        return digests(files, *given)
+
+    monkeypatch.setattr(segmenter.engine, "run", work)
+    monkeypatch.setattr(batch, "digests_in_time", slow)
+    report = segment_cases(segmenter, discover([inputs]), tmp_path / "out")
+    assert [case.error for case in report.cases] == [None, None]
+
+
+def test_an_unforeseen_error_before_reading_fails_one_case(
+    volume_model: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = batch.digests_in_time
+
+    def fragile(files: CaseFiles, *given: Any) -> list[str]:
+        if files.case == "a":
+            raise MemoryError
+        return digests(files, *given)
+
+    monkeypatch.setattr(batch, "digests_in_time", fragile)
+    cases = run(volume_model, inputs, tmp_path / "out")
+    assert [case["status"] for case in cases.values()] == ["failed", "ok"]
+    assert not list((tmp_path / "out/.cdal-ledger").glob("*.lock"))
 
 
 def test_a_changed_input_or_lost_output_redoes_that_case(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
@@ -169,15 +245,47 @@ def test_a_source_that_does_not_answer_when_it_is_hashed_fails_alone(
     volume_model: Path, inputs: Path, tmp_path: Path
 ) -> None:
     cases = discover([inputs])
-    (inputs / "a.nii.gz").unlink()
-    os.mkfifo(inputs / "a.nii.gz")  # to open it blocks, as on a drive that is gone
     segmenter = AnySegmenter(volume_model, engine="torch", read_timeout=5)
+    segment_cases(segmenter, cases, tmp_path / "out")
+    let_go = block(inputs / "a.nii.gz")
     try:
         report = segment_cases(segmenter, cases, tmp_path / "out")
     finally:
-        os.close(os.open(inputs / "a.nii.gz", os.O_WRONLY))  # lets the thread go that was left behind
-    assert {case.case: case.status for case in report.cases} == {"a": "failed", "b": "ok"}
+        let_go()
+    assert {case.case: case.status for case in report.cases} == {"a": "failed", "b": "skipped"}
     assert "took longer than 5 seconds" in (report.cases[0].error or "")
+    left = [name for name in files_in(tmp_path / "out") if Path(name).name.startswith("a.")]
+    assert left == [], "what an older run left would pass for a result of this one"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_an_interruption_while_a_source_is_hashed(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    """It does not wait for the drive, and what an earlier run made of that source stays."""
+    out, cases = tmp_path / "out", discover([inputs])
+    segmenter = AnySegmenter(volume_model, engine="torch")
+    segment_cases(segmenter, cases, out)
+    before = files_in(out)
+    let_go = block(inputs / "deeper/b.nii")
+
+    def interrupt(case: CaseReport) -> None:
+        raise KeyboardInterrupt
+
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            segment_cases(segmenter, cases, out, on_case=interrupt)
+    finally:
+        let_go()
+    assert time.monotonic() - began < 60, "the time limit for reading is longer"
+    assert files_in(out) == before
+    assert [case["case"] for case in json.loads((out / "report.json").read_text())["cases"]] == ["a"]
+
+
+def block(path: Path) -> Callable[[], None]:
+    """Put a pipe in a file's place: to open it blocks, as on a drive that is gone. Returns what lets go who waits."""
+    path.unlink()
+    os.mkfifo(path)
+    return lambda: os.close(os.open(path, os.O_WRONLY))
 
 
 def test_a_ledger_that_cannot_be_changed_fails_one_case(volume_model: Path, inputs: Path, tmp_path: Path) -> None:

@@ -31,7 +31,19 @@ def report(out: Path) -> Report:
     for name in ("fine", "odd"):
         pixels = np.random.default_rng(0).integers(0, 255, (900, 1400, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(out / f"previews/{name}.png")
-    return Report("hippocampus", "torch", 0, 5, cases=cases)
+    return Report(
+        model="hippocampus",
+        model_version="1.0.0",
+        weights_sha256="ab",
+        engine="openvino",
+        precision="bf16",
+        device="cpu",
+        seed=0,
+        votes=5,
+        force=False,
+        software="0.1.0",
+        cases=cases,
+    )
 
 
 def page(out: Path) -> str:
@@ -47,6 +59,7 @@ def test_every_case_with_its_size_reason_and_picture(tmp_path: Path) -> None:
     assert "high spread: 0.30" in text
     assert text.count("data:image/jpeg;base64,") == 2
     assert "2 ok, 1 failed; 1 to review" in text
+    assert "model hippocampus 1.0.0, engine openvino in bf16 on cpu, 5 vote(s), seed 0, cDAL SDK 0.1.0" in text
 
 
 def test_a_single_vote_is_not_told_as_certain(tmp_path: Path) -> None:

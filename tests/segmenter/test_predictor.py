@@ -105,6 +105,36 @@ def test_arrays_and_pictures(volume_model: Path, planar_model: Path, tmp_path: P
         segmenter(np.full((4, 4), np.nan))
 
 
+@pytest.mark.parametrize(
+    "spacing",
+    [(0.5,), (1.0, 1.0, 1.0), (-1.0, 1.0), (0.0, 1.0), (float("nan"), 1.0), (float("inf"), 1.0), 1.0, ("x", 1)],
+)
+def test_the_spacing_of_a_picture_is_two_lengths(planar_model: Path, spacing: tuple[float, ...]) -> None:
+    with pytest.raises(UsageError, match=r"^spacing is .*give 2 numbers above 0"):
+        Segmenter(planar_model)(np.zeros((20, 30)), spacing=spacing)
+
+
+def test_the_spacing_of_a_volume_is_three_lengths(volume_model: Path) -> None:
+    with pytest.raises(UsageError, match=r"^spacing is \(1\.0, 1\.0\).*give 3 numbers above 0"):
+        Segmenter(volume_model)(np.zeros((8, 9, 5)), spacing=(1.0, 1.0))
+
+
+def test_cases_never_share_a_batch(planar_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a result is the same to the bit whatever comes beside it."""
+    for seed in range(3):
+        values = np.random.default_rng(seed).integers(0, 255, (20, 30), dtype=np.uint8)
+        Image.fromarray(values).save(tmp_path / f"{seed}.png")
+    segmenter = Segmenter(planar_model, batch_size=8)
+    alone = segmenter(tmp_path / "1.png").probability
+    sizes, run = [], segmenter.engine.run
+    monkeypatch.setattr(segmenter.engine, "run", lambda images: sizes.append(len(images)) or run(images))
+
+    streamed = {result.case: result.probability for result in segmenter.stream(tmp_path)}
+
+    assert sizes == [1, 1, 1]
+    np.testing.assert_array_equal(streamed["1"], alone)
+
+
 def test_a_volume_larger_than_the_canvas_is_tiled(volume_model: Path) -> None:
     values = np.random.default_rng(0).random((40, 25, 3)).astype(np.float32)
     result = Segmenter(volume_model, force=True)(values)

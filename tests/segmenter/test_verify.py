@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,19 @@ def test_a_source_that_cannot_be_read(run: Path) -> None:
     (run / "in/a.nii.gz").write_bytes(b"")
     (what,) = findings(run / "out", run / "in")
     assert what.startswith("its source cannot be read: a.nii.gz: the file is empty")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_source_that_does_not_answer_is_told(run: Path) -> None:
+    source = run / "in/a.nii.gz"
+    given = discover([source])
+    source.unlink()
+    os.mkfifo(source)  # to open it blocks, as on a drive that is gone
+    try:
+        found = verify(run / "out", given, timeout=0.2)
+    finally:
+        os.close(os.open(source, os.O_WRONLY))  # lets the thread go that was left behind
+    assert "reading it took longer than 0.2 seconds" in found.problems[0].what
 
 
 def test_no_dicom_file_is_named(planar_model: Path, write_xray: Callable[..., Path], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import permutations, product
 from pathlib import Path
 
+import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +17,11 @@ GRID = (5, 7, 6)
 def phantom(grid: tuple[int, int, int] = GRID, channels: int = 1) -> NDArray[np.float32]:
     """[channel, i, j, k], every voxel another value."""
     return np.arange(channels * np.prod(grid), dtype=np.float32).reshape(channels, *grid)
+
+
+def axis_codes(affine: NDArray[np.float64]) -> str:
+    """The anatomical directions of the voxel axes, such as "RAS"."""
+    return "".join(nibabel.aff2axcodes(affine))
 
 
 def axis_aligned_affines() -> list[NDArray[np.float64]]:

@@ -10,9 +10,8 @@ import pytest
 
 from cdal_sdk.errors import ModelError
 from cdal_sdk.slicing import Domain, Intensity, Plan, prepare, stack_context
-from cdal_sdk.slicing.orientation import axis_codes
 from cdal_sdk.study import Source, Study
-from slicing.conftest import axis_aligned_affines, phantom, picture, turned, volume
+from slicing.conftest import axis_aligned_affines, axis_codes, phantom, picture, turned, volume
 
 PLAN = Plan(
     kind="volume",

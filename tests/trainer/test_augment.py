@@ -41,7 +41,7 @@ def test_zoom_spans_its_range():
 
 
 def test_a_seed_gives_the_same_change_again():
-    everything = Augmentation(1, 20, (0.8, 1.2), 3, gamma=1, bias=1, noise=1, blur=1)
+    everything = Augmentation(affine=1, rotation=20, scale=(0.8, 1.2), translation=3, gamma=1, bias=1, noise=1, blur=1)
     augmenter, other = Augmenter(everything), Augmenter(everything)
     first = [augmenter(IMAGE, SQUARE, seed) for seed in (3, 4)]
     again = [other(IMAGE, SQUARE, seed) for seed in (4, 3)][::-1]

@@ -16,10 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cdal_sdk.errors import TrainingError
+from cdal_sdk.errors import TrainingError, UsageError
 from cdal_trainer.batches import SliceBatches
 from cdal_trainer.cases import decathlon_cases, labelled_cases
 from cdal_trainer.prepared import PreparedCase, prepare_case
+from cdal_trainer.recipe import Augmentation
 from trainer.conftest import AFFINE, GRID, PLAIN, write_case
 
 
@@ -29,7 +30,7 @@ def prepared(data: Path, recipe, name: str = "one") -> PreparedCase:
 
 
 def refusal(action: Callable[[], object], *named: object) -> str:
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises((TrainingError, UsageError)) as caught:
         action()
     for name in named:
         assert str(name) in str(caught.value)
@@ -243,6 +244,17 @@ class TestBatches:
             np.testing.assert_array_equal(label[:, :12], expected)
             assert not label[:, 12:].any()  # padded at the far edge
             assert not image[:, :, 12:].any()
+
+    def test_augmentation_ends_where_the_recipe_says(self, cases, recipe):
+        """The same slices come, changed in the first half of the steps and as they are from there on; flips go on."""
+        ending, plain, flips = (
+            SliceBatches(cases, replace(recipe, augmentation=augmentation))
+            for augmentation in (Augmentation(until=0.5, noise=1, flip=1), PLAIN, Augmentation(flip=1))
+        )
+        for step in range(recipe.optimisation.steps):
+            late = step >= recipe.optimisation.steps / 2
+            assert torch.equal(ending[step][0], flips[step][0]) == late
+            assert not torch.equal(ending[step][0], plain[step][0])
 
     @pytest.mark.parametrize("share", [0.0, 1.0])
     def test_share_of_slices_with_a_label(self, cases, recipe, share):

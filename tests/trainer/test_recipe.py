@@ -50,6 +50,7 @@ def test_the_paper_s_settings_are_one_flag_away(name, parameters, steps, crop):
     assert recipe.discriminator.every == 1
     changing = ("gamma", "bias", "occlusion", "noise", "blur", "histogram")
     assert not any(getattr(recipe.augmentation, change) for change in changing)
+    assert recipe.augmentation.until == 1
     assert load_recipe(name, ("optimisation.batch=7",), paper=True).optimisation.batch == 7
 
 
@@ -112,6 +113,10 @@ def test_an_unknown_recipe_lists_what_there_is():
         ("diffusion.beta_max=-500.0", "no schedule"),
         ("data.crop=[40, 60]", "data.crop is (40, 60); give multiples of 8"),
         ("data.crop=[8, 40]", "data.crop is (8, 40); give at least 16"),
+        ("=", "'=' is no setting"),
+        ("optimisation.=8", "is no setting"),
+        ("diffusion.votes=0", "diffusion.votes is 0; give it at least 1"),
+        ("augmentation.until=1.5", "augmentation.until is 1.5; give 0 to 1"),
         ("optimisation.steps=0", "optimisation.steps is 0; give it at least 1"),
         ("discriminator.every=0", "discriminator.every is 0"),
         ("data.per_patient=0", "data.per_patient is 0"),

@@ -75,7 +75,7 @@ class TestFolds:
 
     @pytest.mark.parametrize(("folds", "fold"), [(5, 5), (5, -1), (1, 0), (10**9, 0)])
     def test_a_fold_that_cannot_be_is_refused(self, folds, fold):
-        with pytest.raises(TrainingError, match="fold"):
+        with pytest.raises((TrainingError, UsageError), match="fold"):
             split_folds(NAMES, folds, fold)
 
 

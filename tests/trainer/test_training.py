@@ -22,7 +22,7 @@ import torch
 import cdal_trainer.prepared
 import cdal_trainer.recipe
 from cdal_sdk.bundle import load_model, read_split
-from cdal_sdk.errors import OutputError, TrainingError, UsageError
+from cdal_sdk.errors import EngineError, OutputError, TrainingError, UsageError
 from cdal_trainer import steps, training, watch
 from cdal_trainer.batches import SliceBatches
 from cdal_trainer.cases import labelled_cases
@@ -370,7 +370,7 @@ def test_a_damaged_cache_is_made_again(data, recipe, tmp_path):
 def test_a_missing_device_is_told(data, recipe, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is one here")
-    with pytest.raises(TrainingError, match="no CUDA device"):
+    with pytest.raises(EngineError, match="no CUDA device"):
         train(recipe, data, tmp_path / "run", hardware=replace(HARDWARE, accelerator="cuda"))
 
 

@@ -105,6 +105,8 @@ def test_an_empty_mask_and_a_picture_in_colour(tmp_path):
 def test_a_flat_image_has_a_preview(tmp_path):
     study = Study("case", np.full((1, 9, 9, 9), 7, np.float32), np.eye(4), Source("array"))
     write_preview(study, np.zeros((9, 9, 9), np.uint8), tmp_path / "preview.png", ONE)
+    with Image.open(tmp_path / "preview.png") as picture:
+        assert min(picture.size) > 9
 
 
 @pytest.mark.parametrize("planar", [True, False])

@@ -33,6 +33,7 @@ class SliceBatches(Dataset[Batch]):
         if not len(self.foreground):
             raise TrainingError("no training case holds any label", remedy="check the label maps")
         self.augmenter = Augmenter(recipe.augmentation)
+        self.last_augmenter = Augmenter(recipe.augmentation.symmetries())
 
     def __len__(self) -> int:
         return self.recipe.optimisation.steps
@@ -40,12 +41,14 @@ class SliceBatches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         optimisation, data = self.recipe.optimisation, self.recipe.data
         rng = np.random.default_rng([optimisation.seed, self.rank, step])
+        early = step < self.recipe.augmentation.until * optimisation.steps
+        augmenter = self.augmenter if early else self.last_augmenter
         images, labels = [], []
         for _ in range(optimisation.batch):
             pool = self.foreground if rng.random() < data.foreground_share else self.slices
             case, index = pool[rng.integers(len(pool))]
             cropped = self._crop(self.images[case][index], self.labels[case][index], rng)
-            image, label = self.augmenter(*cropped, int(rng.integers(2**31)))
+            image, label = augmenter(*cropped, int(rng.integers(2**31)))
             images.append(image)
             labels.append(label)
         return torch.stack(images), torch.stack(labels)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from cdal_sdk.errors import TrainingError
+from cdal_sdk.errors import TrainingError, UsageError
 
 __all__ = ["LabelledCase", "decathlon_cases", "labelled_cases", "paired_cases"]
 
@@ -34,14 +34,15 @@ def labelled_cases(folder: Path, pattern: str = "*") -> list[LabelledCase]:
         pattern: shell pattern that a case's name must match.
 
     Raises:
-        TrainingError: if nothing usable is there, naming the file that is missing or wrong.
+        UsageError: if there is no such folder, or no case in it.
+        TrainingError: if a file is missing or wrong, naming it.
     """
     if not folder.is_dir():
-        raise TrainingError("there is no such folder", where=folder, remedy="check --data")
+        raise UsageError("there is no such folder", where=folder, remedy="check --data")
     cases = decathlon_cases(folder) if (folder / "dataset.json").exists() else paired_cases(folder)
     chosen = [case for case in cases if fnmatchcase(case.name, pattern)]
     if not chosen:
-        raise TrainingError(
+        raise UsageError(
             f"none of its {len(cases)} cases is named like '{pattern}'", where=folder, remedy="correct the pattern"
         )
     return chosen
@@ -51,7 +52,8 @@ def decathlon_cases(folder: Path) -> list[LabelledCase]:
     """The labelled cases that a Decathlon folder's `dataset.json` lists, in its order.
 
     Raises:
-        TrainingError: if it is missing or unusable, or a file that it names does not exist.
+        UsageError: if it is missing or lists no case.
+        TrainingError: if it is unusable, or a file that it names does not exist.
     """
     index = folder / "dataset.json"
     remedy = "give a folder in the form of the Medical Segmentation Decathlon"
@@ -62,7 +64,7 @@ def decathlon_cases(folder: Path) -> list[LabelledCase]:
             for entry in entries
         ]
     except OSError as error:
-        raise TrainingError(f"the index cannot be read ({error.strerror})", where=index, remedy=remedy) from None
+        raise UsageError(f"the index cannot be read ({error.strerror})", where=index, remedy=remedy) from None
     except (ValueError, KeyError, TypeError):
         raise TrainingError("this lists no 'training' images and labels", where=index, remedy=remedy) from None
     for case in cases:
@@ -70,7 +72,7 @@ def decathlon_cases(folder: Path) -> list[LabelledCase]:
             if not path.is_file():
                 raise TrainingError("the index names this file, but it does not exist", where=path, remedy="restore it")
     if not cases:
-        raise TrainingError("the index lists no cases", where=index, remedy=remedy)
+        raise UsageError("the index lists no cases", where=index, remedy=remedy)
     _refuse_twins(cases, index)
     return cases
 
@@ -79,12 +81,13 @@ def paired_cases(folder: Path) -> list[LabelledCase]:
     """The cases of a folder with `images` and `masks`, by name.
 
     Raises:
-        TrainingError: if either is missing, an image has no mask or a mask no image, or a name occurs twice.
+        UsageError: if either is missing, or there is no image.
+        TrainingError: if an image has no mask or a mask no image, or a name occurs twice.
     """
     remedy = "give a folder with dataset.json (Decathlon), or with the folders 'images' and 'masks'"
     for part in (folder / "images", folder / "masks"):
         if not part.is_dir():
-            raise TrainingError("there is no such folder", where=part, remedy=remedy)
+            raise UsageError("there is no such folder", where=part, remedy=remedy)
     masks: dict[str, list[Path]] = {}
     for path in _data_files(folder / "masks"):
         masks.setdefault(_stem(path), []).append(path)
@@ -104,7 +107,7 @@ def paired_cases(folder: Path) -> list[LabelledCase]:
             )
         cases.append(LabelledCase(name, image, found[0]))
     if not cases:
-        raise TrainingError(
+        raise UsageError(
             "this folder holds no images", where=folder / "images", remedy="add NIfTI, PNG, JPEG or TIFF files"
         )
     _refuse_twins(cases, folder / "images")

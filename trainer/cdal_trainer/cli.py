@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from cdal_sdk.cli.paths import parse_name, parse_path
+
 if TYPE_CHECKING:
     from cdal_sdk.bundle import SplitRecord
     from cdal_trainer.cases import LabelledCase
@@ -23,10 +25,14 @@ __all__ = ["calibrate", "evaluate", "train"]
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="Data folder: dataset.json (Decathlon), or 'images' and 'masks'.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; an interrupted run in it goes on.")],
+    data: Annotated[
+        Path, typer.Option(parser=parse_path, help="Data folder: dataset.json (Decathlon), or 'images' and 'masks'.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", parser=parse_path, help="Run folder; an interrupted run in it goes on.")
+    ],
     recipe: Annotated[
-        str, typer.Option(help="Bundled recipe (hippocampus, chest-xray, nuclei) or TOML file.")
+        str, typer.Option(parser=parse_name, help="Bundled recipe (hippocampus, chest-xray, nuclei) or TOML file.")
     ] = "hippocampus",
     paper: Annotated[bool, typer.Option("--paper", help="The paper's own settings instead of the recipe's.")] = False,
     method: Annotated[
@@ -41,13 +47,14 @@ def train(
         typer.Option(help="Train every variant of this part of the method, each in a folder of its own."),
     ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
-    devices: Annotated[int, typer.Option(help="Number of devices.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 1,
     precision: Annotated[
         Literal["auto", "32-true", "bf16-mixed"], typer.Option(help="auto is bf16 where the device has it in hardware.")
     ] = "auto",
-    workers: Annotated[int, typer.Option(help="Processes that prepare batches.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches.")] = 1,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of prepared cases, to share between runs; by default in --out.")
+        Path | None,
+        typer.Option(parser=parse_path, help="Folder of prepared cases, to share between runs; by default in --out."),
     ] = None,
 ) -> None:
     """Train a model; last.pt resumes, best.pt is the one to export."""
@@ -79,19 +86,30 @@ def train(
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="Bundled model, model folder, or checkpoint of any method.")],
-    data: Annotated[Path, typer.Option(help="Data folder: dataset.json (Decathlon), or 'images' and 'masks'.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write; a CSV and a picture go beside it.")],
+    model: Annotated[
+        str, typer.Option(parser=parse_name, help="Bundled model, model folder, or checkpoint of any method.")
+    ],
+    data: Annotated[
+        Path, typer.Option(parser=parse_path, help="Data folder: dataset.json (Decathlon), or 'images' and 'masks'.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", parser=parse_path, help="JSON file to write; a CSV and a picture go beside it."),
+    ],
     split: Annotated[
         str | None,
-        typer.Option(help="held-out: the cases that training held out; else split.json of a run, or K/N for a fold."),
+        typer.Option(
+            parser=parse_name,
+            help="held-out: the cases that training held out; else split.json of a run, or K/N for a fold.",
+        ),
     ] = None,
     cases: Annotated[str, typer.Option(help="Shell pattern of the names of the cases, such as 'MCUCXR*'.")] = "*",
     patient: Annotated[
         str | None, typer.Option(help="Regular expression of the patient in a name, for K/N; by default the model's.")
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(help="JSON of another model's evaluation on the same cases, to compare with.")
+        Path | None,
+        typer.Option(parser=parse_path, help="JSON of another model's evaluation on the same cases, to compare with."),
     ] = None,
     engine: Annotated[str, typer.Option(help="Engine that runs the model.")] = "auto",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run.")] = "auto",
@@ -104,6 +122,7 @@ def evaluate(
         from cdal_trainer.evaluate import choose_cases, load_trained
         from cdal_trainer.evaluate import evaluate as run
         from cdal_trainer.evaluation import Evaluation
+    from cdal_sdk.atomic import check_place
     from cdal_sdk.bundle import read_split
 
     record = read_split(model)
@@ -112,6 +131,7 @@ def evaluate(
     other = None if against is None else Evaluation.from_json(against)
     if other is not None:
         other.require_pairs([case.name for case in chosen], [label.name for label in trained.manifest.labels])
+    check_place(out)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     seen = _warn_of_training(console, record, chosen)
     with _case_progress(console, len(chosen)) as advance:
@@ -125,11 +145,19 @@ def evaluate(
 
 
 def calibrate(
-    model: Annotated[Path, typer.Option(help="Model folder; its manifest, and its card if it has one, are changed.")],
-    data: Annotated[Path, typer.Option(help="Data folder: dataset.json (Decathlon), or 'images' and 'masks'.")],
+    model: Annotated[
+        Path,
+        typer.Option(parser=parse_path, help="Model folder; its manifest, and its card if it has one, are changed."),
+    ],
+    data: Annotated[
+        Path, typer.Option(parser=parse_path, help="Data folder: dataset.json (Decathlon), or 'images' and 'masks'.")
+    ],
     split: Annotated[
         str | None,
-        typer.Option(help="held-out: the cases that training held out; else split.json of a run, or K/N for a fold."),
+        typer.Option(
+            parser=parse_name,
+            help="held-out: the cases that training held out; else split.json of a run, or K/N for a fold.",
+        ),
     ] = None,
     cases: Annotated[str, typer.Option(help="Shell pattern of the names of the cases that calibrate.")] = "*",
     patient: Annotated[

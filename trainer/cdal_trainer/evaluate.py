@@ -149,7 +149,7 @@ def choose_cases(
         patient: how to find the patient in a name instead of the record's way.
 
     Raises:
-        UsageError: if the split is none of these, or names a case that the data do not hold.
+        UsageError: if there are no data, the split is none of these, or it names a case that the data do not hold.
         TrainingError: if the data are unusable.
     """
     cases = labelled_cases(data, pattern)

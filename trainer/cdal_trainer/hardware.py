@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from lightning_fabric import Fabric
 
-from cdal_sdk.errors import TrainingError
+from cdal_sdk.engines import pick_device
 
 __all__ = ["Hardware"]
 
@@ -35,11 +35,9 @@ class Hardware:
         """A launched Fabric.
 
         Raises:
-            TrainingError: if CUDA is asked for where there is none.
+            EngineError: if CUDA is asked for where there is none.
         """
-        if self.accelerator == "cuda" and not torch.cuda.is_available():
-            raise TrainingError("there is no CUDA device here", remedy="use --device cpu or auto")
-        cuda = self.accelerator != "cpu" and torch.cuda.is_available()
+        cuda = pick_device(self.accelerator) == "cuda"
         precision = self.precision
         if precision == "auto":
             fast = torch.cuda.is_bf16_supported() if cuda else _cpu_multiplies_bf16()

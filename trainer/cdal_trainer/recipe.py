@@ -55,6 +55,7 @@ class Recipe:
             "data.validation_cases": self.data.validation_cases,
             "data.validation_votes": self.data.validation_votes,
             "diffusion.steps": self.diffusion.steps,
+            "diffusion.votes": self.diffusion.votes,
             "discriminator.every": self.discriminator.every,
             "optimisation.steps": self.optimisation.steps,
             "optimisation.batch": self.optimisation.batch,
@@ -68,6 +69,7 @@ class Recipe:
         bounds: dict[str, tuple[float, float, float]] = {
             "data.foreground_share": (self.data.foreground_share, 0, 1),
             "optimisation.ema": (optimisation.ema, 0, 1),
+            "augmentation.until": (augmentation.until, 0, 1),
             "augmentation.scale": (min(augmentation.scale), 0.05, 20),
             "augmentation.gamma_range": (min(augmentation.gamma_range), 0.05, 20),
         }
@@ -126,7 +128,8 @@ def load_recipe(reference: str | Path, overrides: tuple[str, ...] = (), *, paper
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"the recipe cannot be read ({error})", where=path, remedy="give a TOML file") from None
+            why = getattr(error, "strerror", None) or error
+            raise UsageError(f"the recipe cannot be read ({why})", where=path, remedy="give a TOML file") from None
     elif str(reference) in bundled:
         text = bundled[str(reference)].read_text(encoding="utf-8")
     else:
@@ -137,7 +140,7 @@ def load_recipe(reference: str | Path, overrides: tuple[str, ...] = (), *, paper
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"this is no TOML ({error})", where=str(reference)) from None
+        raise UsageError(f"this is no TOML ({error})", where=str(reference), remedy="correct that line") from None
     published = data.pop("paper", {})
     if paper:
         if not published:
@@ -166,7 +169,7 @@ def _override(data: dict[str, Any], override: str) -> None:
         if not isinstance(data, dict):
             separator = ""
             break
-    if not separator:
+    if not separator or not last:
         raise UsageError(f"'{override}' is no setting", remedy="write section.key=value, such as optimisation.batch=8")
     try:
         data[last] = tomllib.loads(f"value = {text}")["value"]

@@ -39,6 +39,7 @@ class Augmentation:
     """Random changes of a training slice; a probability of 0 switches one off.
 
     Attributes:
+        until: share of the steps after which all but flips and turns end, so that training ends on slices as they are.
         affine: probability of rotation, scaling and translation.
         rotation: largest angle in degrees.
         scale: smallest and largest zoom.
@@ -63,6 +64,7 @@ class Augmentation:
         blur: probability of a Gaussian blur of up to one pixel.
     """
 
+    until: float = 1.0
     affine: float = 0.0
     rotation: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
@@ -85,6 +87,10 @@ class Augmentation:
     noise: float = 0.0
     noise_std: float = 0.1
     blur: float = 0.0
+
+    def symmetries(self) -> Augmentation:
+        """Flips and turns alone, which show nothing that no image has."""
+        return Augmentation(flip=self.flip, turn=self.turn)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cdal_sdk.atomic import atomic
 from cdal_sdk.bundle import SplitRecord, name_hash
-from cdal_sdk.errors import TrainingError
+from cdal_sdk.errors import TrainingError, UsageError
 from cdal_trainer.prepared import PreparedCase
 from cdal_trainer.settings import Data
 
@@ -34,13 +34,14 @@ def split_folds(
         per_patient: so many consecutively numbered cases are one patient: with 2, those that end in 1 and 2, 3 and 4.
 
     Raises:
-        TrainingError: if the fold does not exist or would leave either side empty, the expression is none or finds no
-            patient in a name, or a name that is to be numbered bears no number.
+        UsageError: if the fold does not exist, or the expression is none.
+        TrainingError: if the fold would leave either side empty, the expression finds no patient in a name, or a name
+            that is to be numbered bears no number.
     """
     if folds < 2:
-        raise TrainingError(f"data.folds is {folds}", remedy="give at least 2")
+        raise UsageError(f"data.folds is {folds}", remedy="give at least 2")
     if not 0 <= fold < folds:
-        raise TrainingError(f"there is no fold {fold} of {folds}", remedy=f"choose 0 to {folds - 1}")
+        raise UsageError(f"there is no fold {fold} of {folds}", remedy=f"choose 0 to {folds - 1}")
     sides: tuple[list[str], list[str]] = ([], [])
     for name in names:
         digest = hashlib.sha256(_patient(name, patient, per_patient).encode()).hexdigest()
@@ -57,9 +58,7 @@ def _patient(name: str, expression: str, per_patient: int) -> str:
     try:
         found = re.search(expression, name)
     except re.error as error:
-        raise TrainingError(
-            f"'{expression}' is no regular expression ({error})", remedy="correct data.patient"
-        ) from None
+        raise UsageError(f"'{expression}' is no regular expression ({error})", remedy="correct data.patient") from None
     if found is None:
         raise TrainingError(
             f"'{expression}' finds no patient in the name '{name}'",

@@ -68,6 +68,7 @@ def train(
         The path of `best.pt`.
 
     Raises:
+        UsageError: if there are no data, no such fold, or another setting is impossible.
         TrainingError: on unusable data, a folder of another run or of other data (naming the case), or divergence
             (naming the step).
         OutputError: on a full disk; the last checkpoint stays whole.
