@@ -93,7 +93,7 @@ class EngineCache:
             staging.replace(entry)
         except OSError:
             if self.find(wanted, suffix) is None:  # what is there is damaged
-                shutil.rmtree(entry, ignore_errors=True)
+                self.drop(wanted)
                 staging.replace(entry)
 
     def _unwritable(self, error: OSError) -> OutputError:

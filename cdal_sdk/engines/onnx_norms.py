@@ -33,7 +33,7 @@ def write_norm(
 ) -> Map:
     """The result is in the stream's type."""
     write = _by_instance if graph.options.norm == "instance" else _by_statistics
-    values = write(graph, norm, h, _values(graph, norm, step, style))
+    values = write(graph, norm, graph.cast(h, FLOAT), _values(graph, norm, step, style))
     if norm.activate:
         values = graph.out.node("Mul", values, graph.out.node("Sigmoid", values))
     return graph.cast(replace(h, name=values, kind=FLOAT), graph.stream)
@@ -53,7 +53,7 @@ def _values(graph: LayerWriter, norm: FoldedNorm, step: int, style: str | None) 
 
 def _by_instance(graph: LayerWriter, norm: FoldedNorm, h: Map, values: tuple[str, str]) -> str:
     out = graph.out
-    grouped = out.node("Reshape", graph.cast(h, FLOAT).name, out.constant([0, norm.groups, -1]))
+    grouped = out.node("Reshape", h.name, out.constant([0, norm.groups, -1]))
     one, zero = (out.constant(np.full(norm.groups, value, np.float32)) for value in (1, 0))
     normal = out.node("InstanceNormalization", grouped, one, zero, epsilon=norm.epsilon)
     by_vote = (graph.votes, -1) if norm.steered else (-1,)  # each vote's values meet all of its images
@@ -65,7 +65,7 @@ def _by_instance(graph: LayerWriter, norm: FoldedNorm, h: Map, values: tuple[str
 
 
 def _by_statistics(graph: LayerWriter, norm: FoldedNorm, h: Map, values: tuple[str, str]) -> str:
-    out, members, whole = graph.out, h.channels // norm.groups, graph.cast(h, FLOAT).name
+    out, members = graph.out, h.channels // norm.groups
     grouped, maps = out.constant([-1, norm.groups, members]), out.constant([-1, h.channels, 1, 1])
 
     def by_group(values: str) -> str:  # [n, c] as [n, group, member]
@@ -83,8 +83,8 @@ def _by_statistics(graph: LayerWriter, norm: FoldedNorm, h: Map, values: tuple[s
         variance = out.node("Relu", out.node("Sub", power, out.node("Mul", mean, mean)))
     else:
         each = out.node("Add", mean, out.constant(np.zeros((1, 1, members), np.float32)))
-        centred = out.node("Sub", whole, out.node("Reshape", each, maps))
-        squares = replace(h, name=out.node("Mul", centred, centred), kind=FLOAT)
+        centred = out.node("Sub", h.name, out.node("Reshape", each, maps))
+        squares = replace(h, name=out.node("Mul", centred, centred))
         variance = over_group(_over_pixels(graph, "ReduceMean", squares))
     deviation = out.node("Sqrt", out.node("Add", variance, out.constant(np.array(norm.epsilon, np.float32))))
     if norm.steered:
@@ -93,7 +93,7 @@ def _by_statistics(graph: LayerWriter, norm: FoldedNorm, h: Map, values: tuple[s
         scale, shift = (by_group(value) for value in values)
     scale = out.node("Div", scale, deviation)
     shift = out.node("Sub", shift, out.node("Mul", mean, scale))
-    return out.node("Add", out.node("Mul", whole, out.node("Reshape", scale, maps)), out.node("Reshape", shift, maps))
+    return out.node("Add", out.node("Mul", h.name, out.node("Reshape", scale, maps)), out.node("Reshape", shift, maps))
 
 
 def _over_pixels(graph: LayerWriter, operator: str, h: Map) -> str:
@@ -101,8 +101,4 @@ def _over_pixels(graph: LayerWriter, operator: str, h: Map) -> str:
     out = graph.out
     if h.name in graph.joined:
         return out.node("Concat", *(_over_pixels(graph, operator, part) for part in graph.joined[h.name]), axis=1)
-
-    def write() -> str:
-        return out.node(operator, graph.cast(h, FLOAT).name, out.constant([2, 3]), keepdims=0)
-
-    return graph.once(operator, h.name, write=write)
+    return graph.once(operator, h.name, write=lambda: out.node(operator, h.name, out.constant([2, 3]), keepdims=0))

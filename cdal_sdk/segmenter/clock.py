@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 
 from cdal_sdk.errors import ReadError
 from cdal_sdk.readers import CaseFiles
@@ -43,25 +44,21 @@ def digests_in_time(files: CaseFiles, timeout: float, stopped: Callable[[], bool
         ReadError: it takes longer than so many seconds, or nobody waits for it any more.
         OSError: a file cannot be read.
     """
-    digests: list[str] = []
-    failures: list[OSError] = []
+    digests: Future[list[str]] = Future()
 
     def take() -> None:
         try:
-            digests.extend(digests_of(files))
-        except OSError as error:
-            failures.append(error)
+            digests.set_result(digests_of(files))
+        except Exception as error:  # noqa: BLE001 - raised where the digests are asked for
+            digests.set_exception(error)
 
-    thread = threading.Thread(target=take, name="cdal-hash", daemon=True)
-    thread.start()
+    threading.Thread(target=take, name="cdal-hash", daemon=True).start()
     end = time.monotonic() + timeout
-    while thread.is_alive() and time.monotonic() < end and not stopped():
-        thread.join(_POLL_SECONDS)
+    while not digests.done() and time.monotonic() < end and not stopped():
+        wait([digests], _POLL_SECONDS)
     if stopped():
         raise ReadError("the run was stopped")
-    if thread.is_alive():
+    if not digests.done():
         what, remedy = f"reading it took longer than {timeout:g} seconds", "check the drive or give --read-timeout"
         raise files.told(ReadError(what, where=files.paths[0], remedy=remedy))
-    for failure in failures:
-        raise failure
-    return digests
+    return digests.result()

@@ -23,11 +23,23 @@ if TYPE_CHECKING:
 
 __all__ = ["calibrate", "evaluate", "train"]
 
+_Data = Annotated[
+    Path, typer.Option(parser=parse_path, help="Data folder: dataset.json (Decathlon), or 'images' and 'masks'.")
+]
+_Split = Annotated[
+    str | None,
+    typer.Option(
+        parser=parse_name,
+        help="held-out: the cases that training held out; else split.json of a run, or K/N for a fold.",
+    ),
+]
+_Patient = Annotated[
+    str | None, typer.Option(help="Regular expression of the patient in a name, for K/N; by default the model's.")
+]
+
 
 def train(
-    data: Annotated[
-        Path, typer.Option(parser=parse_path, help="Data folder: dataset.json (Decathlon), or 'images' and 'masks'.")
-    ],
+    data: _Data,
     out: Annotated[
         Path, typer.Option("--out", "-o", parser=parse_path, help="Run folder; an interrupted run in it goes on.")
     ],
@@ -89,24 +101,14 @@ def evaluate(
     model: Annotated[
         str, typer.Option(parser=parse_name, help="Bundled model, model folder, or checkpoint of any method.")
     ],
-    data: Annotated[
-        Path, typer.Option(parser=parse_path, help="Data folder: dataset.json (Decathlon), or 'images' and 'masks'.")
-    ],
+    data: _Data,
     out: Annotated[
         Path,
         typer.Option("--out", "-o", parser=parse_path, help="JSON file to write; a CSV and a picture go beside it."),
     ],
-    split: Annotated[
-        str | None,
-        typer.Option(
-            parser=parse_name,
-            help="held-out: the cases that training held out; else split.json of a run, or K/N for a fold.",
-        ),
-    ] = None,
+    split: _Split = None,
     cases: Annotated[str, typer.Option(help="Shell pattern of the names of the cases, such as 'MCUCXR*'.")] = "*",
-    patient: Annotated[
-        str | None, typer.Option(help="Regular expression of the patient in a name, for K/N; by default the model's.")
-    ] = None,
+    patient: _Patient = None,
     against: Annotated[
         Path | None,
         typer.Option(parser=parse_path, help="JSON of another model's evaluation on the same cases, to compare with."),
@@ -149,20 +151,10 @@ def calibrate(
         Path,
         typer.Option(parser=parse_path, help="Model folder; its manifest, and its card if it has one, are changed."),
     ],
-    data: Annotated[
-        Path, typer.Option(parser=parse_path, help="Data folder: dataset.json (Decathlon), or 'images' and 'masks'.")
-    ],
-    split: Annotated[
-        str | None,
-        typer.Option(
-            parser=parse_name,
-            help="held-out: the cases that training held out; else split.json of a run, or K/N for a fold.",
-        ),
-    ] = None,
+    data: _Data,
+    split: _Split = None,
     cases: Annotated[str, typer.Option(help="Shell pattern of the names of the cases that calibrate.")] = "*",
-    patient: Annotated[
-        str | None, typer.Option(help="Regular expression of the patient in a name, for K/N; by default the model's.")
-    ] = None,
+    patient: _Patient = None,
     coverage: Annotated[
         float, typer.Option(min=0.01, max=0.99, help="Share of unseen cases whose true sizes lie in their intervals.")
     ] = 0.9,
