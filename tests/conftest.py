@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -31,6 +32,28 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: set CDAL_DATA, or put them in {beside}")
     return folder
+
+
+@pytest.fixture
+def gone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
+    """A function that takes away the drive a folder is on: who looks there waits, which the main thread never may."""
+    folders: list[str] = []
+    back = threading.Event()
+
+    def waiting(look: Callable[..., object]) -> Callable[..., object]:
+        def wait(path: object = ".", *arguments: object, **options: object) -> object:
+            if isinstance(path, str | Path) and any(str(path).startswith(folder) for folder in folders):
+                if threading.current_thread() is threading.main_thread():
+                    pytest.fail("the run would hang")
+                back.wait()
+            return look(path, *arguments, **options)
+
+        return wait
+
+    for name in ("scandir", "stat", "lstat"):
+        monkeypatch.setattr(os, name, waiting(getattr(os, name)))
+    yield lambda folder: folders.append(str(folder))
+    back.set()
 
 
 WriteSeries = Callable[..., Series]

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from cdal_sdk.cli.paths import parse_name, parse_path
+from cdal_sdk.cli.status import show_status
 
 if TYPE_CHECKING:
     from cdal_sdk.segmenter import CaseReport, Report
@@ -52,7 +53,9 @@ def segment(
     volume: Annotated[
         int | None, typer.Option(min=0, help="Of NIfTI files with several volumes, the one to take, from 0.")
     ] = None,
-    read_timeout: Annotated[float, typer.Option(help="Seconds that one case may take to be read.")] = 600.0,
+    read_timeout: Annotated[
+        float, typer.Option(help="Seconds that one case, or the search of one folder, may take.")
+    ] = 600.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo cases that could be skipped.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Accept what lies outside the model's domain.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -69,9 +72,9 @@ def segment(
     check_read_timeout(read_timeout)
     signal.signal(signal.SIGTERM, _stop)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    with _status(console, "looking for images"), closing(IsolatedReader(read_timeout)) as reader:
+    with show_status(console, "looking for images"), closing(IsolatedReader(read_timeout)) as reader:
         cases = discover(inputs, exclude=out, volume=volume, reader=reader)
-    with _status(console, "loading the model") as progress:
+    with show_status(console, "loading the model") as progress:
         segmenter = Segmenter(
             model,
             engine=engine,
@@ -96,16 +99,6 @@ def _stop(number: int, _: object) -> None:
     """End a run as Ctrl-C does, with its report written, when a service manager stops it; a second stop is ignored."""
     signal.signal(number, signal.SIG_IGN)
     sys.exit(128 + number)
-
-
-@contextmanager
-def _status(console: Console, text: str) -> Iterator[Callable[[str], None] | None]:
-    """On a terminal, what is going on and a way to change that text; elsewhere the log tells."""
-    if not console.is_terminal:
-        yield None
-        return
-    with console.status(text) as status:
-        yield status.update
 
 
 @contextmanager

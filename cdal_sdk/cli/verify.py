@@ -26,7 +26,9 @@ def verify(
         str | None, typer.Option(parser=parse_name, help="The run's model, to compare the labels with.")
     ] = None,
     volume: Annotated[int | None, typer.Option(min=0, help="The run's --volume.")] = None,
-    read_timeout: Annotated[float, typer.Option(help="Seconds that one source may take to be read.")] = 600.0,
+    read_timeout: Annotated[
+        float, typer.Option(help="Seconds that one source, or the search of one folder, may take.")
+    ] = 600.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Read again what a run wrote, and compare: report, hashes, geometry, label values, sizes and the sources.

@@ -17,14 +17,18 @@ __all__ = ["name_cases", "stem"]
 _MOST_BYTES = 190  # of UTF-8, so that a digest and the suffixes of outputs stay within the 255 of file systems
 
 
-def name_cases(cases: Sequence[CaseFiles], inputs: Sequence[Path]) -> list[CaseFiles]:
+def name_cases(cases: Sequence[CaseFiles], folders: Sequence[Path]) -> list[CaseFiles]:
     """The cases with safe and distinct names, also for file systems that ignore case.
 
     Where names would be shared, and for a name that ends in "-", a digest is appended: of the case's identity, or of
     where it lies below the folder that all inputs share. So neither the name of a folder gets out, which is often that
     of a patient, nor does a name change with the place of that folder.
+
+    Args:
+        cases: as they were found.
+        folders: that the inputs are, or lie in.
     """
-    root = _shared_folder(inputs)
+    root = _shared_folder(folders)
     named = [replace(files, case=_safe(files.case)) for files in cases]
     shared = Counter(files.case.casefold() for files in named)
     taken: set[str] = set()
@@ -53,10 +57,9 @@ def _safe(name: str) -> str:
     return plain.encode()[:_MOST_BYTES].decode(errors="ignore") or "case"
 
 
-def _shared_folder(inputs: Sequence[Path]) -> Path:
-    folders = [_absolute(given if given.is_dir() else given.parent) for given in inputs]
+def _shared_folder(folders: Sequence[Path]) -> Path:
     try:
-        return Path(os.path.commonpath(folders))
+        return Path(os.path.commonpath([_absolute(folder) for folder in folders]))
     except ValueError:  # on several drives, or nothing
         return Path()
 

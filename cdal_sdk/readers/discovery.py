@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from cdal_sdk.errors import ReadError, UsageError
 from cdal_sdk.readers.case_files import CaseFiles, UnnamedError
 from cdal_sdk.readers.case_names import name_cases, stem
 from cdal_sdk.readers.header import Header
 from cdal_sdk.readers.limits import LIMITS
+from cdal_sdk.readers.patience import TurnTo, in_time
 from cdal_sdk.readers.recognise import FORMATS, HeaderReader, Recognised, promised_kind, recognise
-from cdal_sdk.readers.walk import Listing, list_files, real
+from cdal_sdk.readers.walk import list_files, real
 
 __all__ = ["discover"]
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 class _Here:
     """Reads headers in this process."""
+
+    timeout: float | None = None
 
     def header(self, path: Path, *, explicit: bool) -> Header | None:
         from cdal_sdk.readers.dicom_header import read_header
@@ -55,55 +61,88 @@ def discover(
             is this folder, or lies in it, is used nevertheless.
         volume: the one to take of NIfTI files with several, from 0.
         reader: reads the DICOM headers, such as an `IsolatedReader`, for files that may be hostile; by default they are
-            read in this process.
+            read in this process. Where it has a timeout, no folder or file may keep the search waiting for longer.
 
     Returns:
         The cases. What looks like an input but cannot be read, folders among it, and what does not exist, is a case
-        with an error.
+        with an error. So is an input on a drive that stops answering, with all that lies in it: what was found there
+        until then may be a part of a series.
 
     Raises:
         UsageError: none of the inputs holds anything to segment.
+        ReadError: nor does one of them answer; it names the place.
     """
-    missing = [given for given in inputs if not given.exists()]
-    if missing and len(missing) == len(inputs):
+    headers = reader or _Here()
+    silent: dict[Path, ReadError] = {}
+    ask = partial(_ask, timeout=headers.timeout, silent=silent)
+    answers = {given: ask(partial(list_files, given, exclude), given) for given in dict.fromkeys(inputs)}
+    listed = {given: listing for given, listing in answers.items() if listing is not None}
+    missing = [given for given in answers if given not in listed and given not in silent]
+    if missing and len(missing) == len(answers):
         raise UsageError("there is no such file or folder", where=missing[0], remedy="check the path")
-    listed = {
-        given: list_files(given, exclude) if given.is_dir() else Listing([given])
-        for given in inputs
-        if given not in missing
-    }
     # By resolved path, so that a file named twice is one input; the order of insertion is the order of the cases.
-    files = {real(path): path for listing in listed.values() for path in listing.files}
+    files = {target: path for listing in listed.values() for target, path in listing.files.items()}
     if len(files) > LIMITS.files:
         raise UsageError(f"there are {len(files)} files, the limit is {LIMITS.files}", remedy="give fewer at a time")
     order = {path: number for number, path in enumerate(files.values())}
-    discs = {disc for listing in listed.values() for disc in listing.discs}
-    found = _recognise_all(list(order), frozenset(listed), discs, reader or _Here())
+    explicit = frozenset(listed)
+    recognised: dict[Path, Recognised] = {}
+    for given, listing in listed.items():
+        paths = [files[target] for target in listing.files if files[target] not in recognised]
+        recognised |= ask(partial(_recognise_all, paths, explicit, headers), given) or {}
+    found = _cases(recognised, explicit, {disc for listing in listed.values() for disc in listing.discs}, headers)
     found.sort(key=lambda files: min(order[path] for path in files.paths))
+    targets = {path: target for target, path in files.items()}
+    used = {targets[path] for case in found for path in case.paths}
     unreadable = dict.fromkeys(path for listing in listed.values() for path in listing.unreadable)
     found += [_unreadable(path) for path in unreadable]
+    if silent and not found:
+        raise next(iter(silent.values()))
     if not found:
         names = ", ".join(str(given) for given in inputs) or "the given inputs"
         raise UsageError("there is nothing to segment here", where=names, remedy=f"give {FORMATS} files")
-    used = {real(path) for case in found for path in case.paths}
     found += [_missing(given) for given in missing if real(given) not in used]
     found += [
         _empty(given)
         for given, listing in listed.items()
-        if not listing.unreadable and used.isdisjoint(map(real, listing.files))
+        if not listing.unreadable and given not in silent and used.isdisjoint(listing.files)
     ]
-    return name_cases([replace(case, volume=volume) for case in found], inputs)
+    found += [_silent(given, error) for given, error in silent.items()]
+    alone = {*missing, *(given for given, listing in listed.items() if not listing.is_folder)}
+    folders = [given.parent if given in alone else given for given in inputs]
+    return name_cases([replace(case, volume=volume) for case in found], folders)
+
+
+def _ask(work: Callable[[TurnTo], _T], given: Path, timeout: float | None, silent: dict[Path, ReadError]) -> _T | None:
+    """What work on an input comes to; None where its drive does not answer, which is noted."""
+    try:
+        return in_time(work, given, timeout)
+    except ReadError as error:
+        silent[given] = error
+        return None
 
 
 def _recognise_all(
-    paths: Sequence[Path], explicit: frozenset[Path], discs: set[Path], reader: HeaderReader
+    paths: Sequence[Path], explicit: frozenset[Path], reader: HeaderReader, turn_to: TurnTo
+) -> dict[Path, Recognised]:
+    """What the files are, without those that were never meant to be an input."""
+    recognised = {}
+    for path in paths:
+        turn_to(path.parent)
+        file = recognise(path, reader, explicit=path in explicit)
+        if file != Recognised():
+            recognised[path] = file
+    return recognised
+
+
+def _cases(
+    recognised: Mapping[Path, Recognised], explicit: frozenset[Path], discs: set[Path], reader: HeaderReader
 ) -> list[CaseFiles]:
     found: list[CaseFiles] = []
     dicom_files: list[tuple[Path, Header]] = []
     remnants: list[tuple[Path, Recognised]] = []
     icons = 0
-    for path in paths:
-        file = recognise(path, reader, explicit=path in explicit)
+    for path, file in recognised.items():
         if file.remnant:
             remnants.append((path, file))
         elif file.kind == "image" and path not in explicit and not discs.isdisjoint(path.parents):
@@ -127,6 +166,12 @@ def _recognise_all(
 
         found += group_series(dicom_files)
     return found
+
+
+def _silent(given: Path, error: ReadError) -> CaseFiles:
+    """Without a path, since whoever looks at that waits, too."""
+    told = UnnamedError(error.what, where=error.where, remedy=error.remedy)
+    return CaseFiles("silent-", None, (), told, identity=ascii(str(given)))
 
 
 def _missing(given: Path) -> CaseFiles:

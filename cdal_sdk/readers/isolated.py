@@ -39,7 +39,8 @@ class IsolatedReader:
     """
 
     def __init__(self, timeout: float, command: tuple[str, ...] = _WORKER, *, whole_pixels: int | None = None) -> None:
-        self._timeout = timeout
+        self.timeout = timeout
+        self._asking = threading.Lock()
         self._whole_pixels = whole_pixels
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
@@ -98,6 +99,10 @@ class IsolatedReader:
 
     def _ask(self, request: dict[str, Any], path: Path, take: Callable[[dict[str, Any], IO[bytes]], _T]) -> _T:
         """Send a request about a file and take the answer, in time."""
+        with self._asking:  # a search that was left behind may wake up and ask, too
+            return self._ask_alone(request, path, take)
+
+    def _ask_alone(self, request: dict[str, Any], path: Path, take: Callable[[dict[str, Any], IO[bytes]], _T]) -> _T:
         process = self._started()
         late = threading.Event()
 
@@ -105,7 +110,7 @@ class IsolatedReader:
             late.set()
             process.kill()
 
-        watch = threading.Timer(self._timeout, stop)
+        watch = threading.Timer(self.timeout, stop)
         watch.daemon = True
         watch.start()
         try:
@@ -113,7 +118,7 @@ class IsolatedReader:
         except (OSError, EOFError, ValueError) as error:
             process.kill()
             process.wait()
-            what = f"reading it took longer than {self._timeout:g} seconds" if late.is_set() else "reading it crashed"
+            what = f"reading it took longer than {self.timeout:g} seconds" if late.is_set() else "reading it crashed"
             remedy = "check that it opens in another viewer, or export it again"
             raise ReadError(what, where=path, remedy=remedy) from error
         finally:

@@ -42,6 +42,11 @@ _Sniffed = SourceKind | Literal["result", "pair"] | None
 class HeaderReader(Protocol):
     """Reads DICOM headers, here or in a process of its own."""
 
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a file may take; None waits for ever."""
+        ...
+
     def header(self, path: Path, *, explicit: bool) -> Header | None:
         """See `dicom_header.read_header`."""
         ...

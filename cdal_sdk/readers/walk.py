@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cdal_sdk.readers.patience import TurnTo
+
 __all__ = ["Listing", "list_files", "real"]
 
 _LEDGER, _PREVIEWS = ".cdal-ledger", "previews"
@@ -17,36 +19,45 @@ _DISC_INDEX = "DICOMDIR"
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies below a folder.
+    """What an input stands for.
 
     Attributes:
-        files: in the order of their names.
+        files: below a folder, in the order of their names, or the input itself; by the path without links.
+        is_folder: whether it is a folder.
         unreadable: folders that cannot be listed.
         discs: folders that are the contents of a DICOM disc, since they have its index.
     """
 
-    files: list[Path] = field(default_factory=list)
+    files: dict[Path, Path] = field(default_factory=dict)
+    is_folder: bool = True
     unreadable: list[Path] = field(default_factory=list)
     discs: list[Path] = field(default_factory=list)
 
 
-def list_files(folder: Path, exclude: Path | None = None) -> Listing:
-    """List the files below a folder, hidden ones and the outputs of earlier runs left out.
+def list_files(given: Path, exclude: Path | None, turn_to: TurnTo) -> Listing | None:
+    """List a file, or those below a folder, hidden ones and the outputs of earlier runs left out.
 
     Links to folders are followed, except to one that was visited, or to one above.
 
     Args:
-        folder: where to begin.
+        given: a file or folder.
         exclude: a folder below it to pass over.
+        turn_to: called with each place before it is looked at.
+
+    Returns:
+        The listing; None where there is no such file or folder.
     """
+    if not given.is_dir():
+        return Listing({real(given): given}, is_folder=False) if given.exists() else None
     listing = Listing()
-    start, passed_over = real(folder), None if exclude is None else real(exclude)
+    start, passed_over = real(given), None if exclude is None else real(exclude)
     visited = {start, *start.parents}
     earlier: set[Path] = set()
     if passed_over in visited:  # what is named as an input is wanted
         passed_over = None
 
     def enters(path: Path) -> bool:
+        turn_to(path)
         target = real(path)
         if target in visited or (passed_over is not None and passed_over in (target, *target.parents)):
             return False
@@ -56,16 +67,23 @@ def list_files(folder: Path, exclude: Path | None = None) -> Listing:
     def note(error: OSError) -> None:
         listing.unreadable.append(Path(error.filename))
 
-    for place, folders, names in os.walk(folder, onerror=note, followlinks=True):
-        here = Path(place)
+    waiting = [given]
+    while waiting:
+        here = waiting.pop()
+        turn_to(here)
+        _, folders, names = next(os.walk(here, onerror=note), ("", [], []))
         hidden = {_PREVIEWS} if _LEDGER in folders else set()
-        earlier.update(_outputs(here) if hidden else ())
+        for path in _outputs(here) if hidden else ():
+            turn_to(here)
+            earlier.add(path)
         visible = (name for name in sorted(folders) if not name.startswith(".") and name not in hidden)
-        folders[:] = [name for name in visible if enters(here / name)]
+        waiting += reversed([here / name for name in visible if enters(here / name)])
         if _DISC_INDEX in (name.upper() for name in names):
             listing.discs.append(here)
-        files = (here / name for name in sorted(names) if not name.startswith("."))
-        listing.files.extend(path for path in files if path not in earlier)
+        for path in (here / name for name in sorted(names) if not name.startswith(".")):
+            turn_to(here)
+            if path not in earlier:
+                listing.files[real(path)] = path
     return listing
 
 

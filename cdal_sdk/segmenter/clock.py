@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 
 from cdal_sdk.errors import ReadError
 from cdal_sdk.readers import CaseFiles
+from cdal_sdk.readers.patience import in_time
 from cdal_sdk.segmenter.report import digests_of
 
 __all__ = ["Pace", "digests_in_time"]
 
 _RECORD_EVERY_SECONDS = 2.0
 _RECORD_SHARE = 30  # a report is written again after this multiple of the time that writing it took
-_POLL_SECONDS = 0.1
 
 
 class Pace:
@@ -38,27 +36,13 @@ class Pace:
 
 
 def digests_in_time(files: CaseFiles, timeout: float, stopped: Callable[[], bool] = lambda: False) -> list[str]:
-    """As `digests_of`, from a thread that is left behind where a drive does not answer; it ends with the process.
+    """As `digests_of`, without waiting for a drive that does not answer.
 
     Raises:
         ReadError: it takes longer than so many seconds, or nobody waits for it any more.
         OSError: a file cannot be read.
     """
-    digests: Future[list[str]] = Future()
-
-    def take() -> None:
-        try:
-            digests.set_result(digests_of(files))
-        except Exception as error:  # noqa: BLE001 - raised where the digests are asked for
-            digests.set_exception(error)
-
-    threading.Thread(target=take, name="cdal-hash", daemon=True).start()
-    end = time.monotonic() + timeout
-    while not digests.done() and time.monotonic() < end and not stopped():
-        wait([digests], _POLL_SECONDS)
-    if stopped():
-        raise ReadError("the run was stopped")
-    if not digests.done():
-        what, remedy = f"reading it took longer than {timeout:g} seconds", "check the drive or give --read-timeout"
-        raise files.told(ReadError(what, where=files.paths[0], remedy=remedy))
-    return digests.result()
+    try:
+        return in_time(lambda _: digests_of(files), files.paths[0], timeout, stopped)
+    except ReadError as error:
+        raise files.told(error) from None

@@ -84,7 +84,7 @@ class Segmenter:
             changes memory and speed, and results by no more than rounding. Cases never share a batch, so that the
             results of one are the same to the bit whatever comes beside it.
         force: accept what lies outside the model's domain.
-        read_timeout: seconds that a stream of cases waits for one to be read.
+        read_timeout: seconds that a stream of cases waits for one to be read, or for one folder to be searched.
         precision: of the engine's convolutions; None for the fastest that agrees with the reference.
         progress: called with what takes long, when an engine is built and held against the reference at its first
             use; None writes it to the log.
@@ -158,7 +158,7 @@ class Segmenter:
         Args:
             source: a file, a folder with one DICOM series, a study, or an array: [row, column] or [row, column, 3]
                 for a model of planar images, else a volume [i, j, k] along Right, Anterior, Superior.
-            spacing: mm between the array's voxels, an axis each; None for the model's own.
+            spacing: mm between the voxels of an array, an axis each; None for the model's own.
 
         Returns:
             The result.
@@ -166,10 +166,13 @@ class Segmenter:
         Raises:
             ReadError: if the source cannot be read.
             DomainError: if it lies outside the model's domain, and force is off.
-            UsageError: if it does not exist or is more than one case, or the spacing is none.
+            UsageError: if it does not exist or is more than one case, or the spacing is none or not for an array.
         """
         if isinstance(source, np.ndarray):
             source = self._array_study(source, spacing)
+        elif spacing is not None:
+            kind = "study" if isinstance(source, Study) else "file"
+            raise UsageError(f"a {kind} tells its own spacing", remedy="leave spacing out, or give an array")
         given = source if isinstance(source, Study) else _only_case(Path(source))
         result = self.restore(self._infer(given.case, lambda: self._prepare(given, read_study)))
         if result.error is not None:

@@ -177,6 +177,26 @@ def test_a_case_that_takes_too_long_to_read_fails(cdal: Cdal, volume_model: Path
     assert cdal(*command).returncode == 0
 
 
+def test_an_input_on_a_drive_that_is_gone_fails(
+    cdal: Cdal,
+    volume_model: Path,  # noqa: F811
+    tmp_path: Path,
+    gone: Callable[[Path], None],
+) -> None:
+    good, bad, out = write_volume(tmp_path / "in/a.nii.gz"), tmp_path / "bad", tmp_path / "out"
+    gone(bad)
+    options = ("--out", out, "--model", volume_model, "--engine", "torch", "--read-timeout")
+    alone = cdal("segment", bad, *options, 0.1)
+    assert (alone.returncode, out.exists()) == (2, False)
+    assert f"{bad}: reading it took longer than 0.1 seconds; check the drive" in one_sentence(alone)
+
+    among = cdal("segment", bad, good, *options, 10)
+    assert among.returncode == 1
+    assert (out / "a.nii.gz").exists()
+    statuses = {case["case"][:6]: case["status"] for case in json.loads((out / "report.json").read_text())["cases"]}
+    assert statuses == {"a": "ok", "silent": "failed"}
+
+
 def test_verify_tells_what_has_changed(cdal: Cdal, volume_model: Path, tmp_path: Path) -> None:  # noqa: F811
     write_volume(tmp_path / "in/a.nii.gz")
     out = tmp_path / "out"

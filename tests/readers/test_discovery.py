@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import nibabel
@@ -17,7 +19,7 @@ from pydicom import dcmread
 from pydicom.uid import MediaStorageDirectoryStorage, SegmentationStorage
 
 from cdal_sdk.errors import ReadError, UsageError
-from cdal_sdk.readers import dicom_series, discover, read_study
+from cdal_sdk.readers import IsolatedReader, dicom_series, discover, discovery, read_study
 from cdal_sdk.segmenter.ledger import Ledger
 from cdal_sdk.segmenter.report import CaseReport
 
@@ -506,3 +508,55 @@ def test_no_folder_name_gets_into_a_case_name(tmp_path):
         assert case.error is not None
         assert name in str(case.error)
         assert name not in case.error.brief()
+
+
+class TestADriveThatIsGone:
+    def test_an_input_on_it_fails_alone_and_names_the_folder(self, tmp_path, gone):
+        write_nifti(tmp_path / "good/scan.nii.gz")
+        write_nifti(tmp_path / "bad/scan.nii.gz")
+        gone(tmp_path / "bad/Doe^Jane")
+        (tmp_path / "bad/Doe^Jane").mkdir()
+        good, silent = discover([tmp_path / "bad", tmp_path / "good"], reader=IsolatedReader(0.2))
+        assert (good.case, good.error) == ("scan", None)
+        assert re.fullmatch(r"silent-[0-9a-f]{8}", silent.case)
+        assert str(silent.error).startswith(f"{tmp_path}/bad/Doe^Jane: reading it took longer than 0.2 seconds")
+        assert "Doe" not in silent.error.brief()
+
+    def test_names_are_those_of_a_run_with_it(self, tmp_path, gone):
+        for folder in ("good/a", "good/b", "bad"):
+            write_nifti(tmp_path / folder / "scan.nii.gz")
+        inputs = [tmp_path / "good", tmp_path / "bad"]
+        names = [case.case for case in discover(inputs)][:2]
+        gone(tmp_path / "bad")
+        assert [case.case for case in discover(inputs, reader=IsolatedReader(0.2))][:2] == names
+
+    def test_alone_it_ends_the_search(self, tmp_path, gone):
+        gone(tmp_path / "bad")
+        with pytest.raises(ReadError, match=r"bad: reading it took longer .*check the drive"):
+            discover([tmp_path / "bad"], reader=IsolatedReader(0.2))
+
+    def test_it_may_go_after_the_files_were_listed(self, tmp_path, monkeypatch):
+        one, two = write_nifti(tmp_path / "in/one.nii.gz"), write_nifti(tmp_path / "in/two.nii.gz")
+        back, honest = threading.Event(), discovery.recognise
+
+        def recognise(path, *arguments, **options):
+            if path == two:
+                back.wait(20)
+            return honest(path, *arguments, **options)
+
+        monkeypatch.setattr(discovery, "recognise", recognise)
+        try:
+            cases = discover([tmp_path / "in", one], reader=IsolatedReader(0.2))
+        finally:
+            back.set()
+        assert [files.case[:4] for files in cases] == ["one", "sile"]
+        assert str(cases[1].error).startswith(f"{tmp_path}/in: reading it took longer")
+
+    def test_many_folders_may_take_longer_than_one(self, tmp_path, monkeypatch):
+        for number in range(10):
+            write_nifti(tmp_path / f"{number}/scan{number}.nii.gz")
+        honest = os.scandir
+        monkeypatch.setattr(os, "scandir", lambda path: time.sleep(0.2) or honest(path))
+        began = time.monotonic()
+        assert len(discover([tmp_path], reader=IsolatedReader(0.3))) == 10
+        assert time.monotonic() - began > 2, "else it shows nothing"

@@ -119,6 +119,14 @@ def test_the_spacing_of_a_volume_is_three_lengths(volume_model: Path) -> None:
         Segmenter(volume_model)(np.zeros((8, 9, 5)), spacing=(1.0, 1.0))
 
 
+def test_a_spacing_is_for_arrays(planar_model: Path, tmp_path: Path) -> None:
+    Image.new("L", (30, 20)).save(tmp_path / "a.png")
+    study = Study("a", np.zeros((1, 20, 30, 1), np.float32), None, Source("array"))
+    for source in (tmp_path / "a.png", str(tmp_path / "a.png"), study):
+        with pytest.raises(UsageError, match=r"tells its own spacing; leave spacing out, or give an array"):
+            Segmenter(planar_model)(source, spacing=(1.0, 1.0))
+
+
 def test_cases_never_share_a_batch(planar_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a result is the same to the bit whatever comes beside it."""
     for seed in range(3):

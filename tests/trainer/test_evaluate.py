@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import nullcontext
 
 import nibabel
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cdal_sdk import Segmenter
@@ -49,6 +51,11 @@ class TestChoice:
         path.write_text(json.dumps({"validation": ["c1"]}))
         with pytest.raises(UsageError, match="no case 'c1'"):
             choose_cases(pictures, split=str(path))
+
+    @pytest.mark.parametrize("split", [None, "held-out", "split.json"])
+    def test_a_patient_that_nothing_asks_for_is_refused(self, pictures, split):
+        with pytest.raises(UsageError, match=r"only a fold asks for the patient.*K/N"):
+            choose_cases(pictures, split=split, patient="^.")
 
     @pytest.mark.parametrize("split", ["nowhere.json", "a/b", "1"])
     def test_what_is_no_split_is_refused(self, pictures, split):
@@ -172,3 +179,25 @@ def test_the_command(pictures, planar, tmp_path):
     assert (summary["votes"], summary["evaluations"]) == (1, 2)
     assert summary["trained_on"] is None, "a model without a record"
     assert summary["comparison"]["dice"]["Anterior"]["cases"] == 3
+
+
+@pytest.mark.parametrize("command", [("evaluate", "--out", "scores.json"), ("calibrate", "--dry-run")])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_building_an_engine_is_shown_on_a_terminal(pictures, planar, tmp_path, monkeypatch, command, terminal):
+    shown = []
+
+    class Status(nullcontext):
+        update = shown.append
+
+        def __enter__(self):
+            return self
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CDAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Console, "is_terminal", terminal)
+    monkeypatch.setattr(Console, "status", lambda _, text: shown.append(text) or Status())
+    CliRunner().invoke(
+        app, [*command, "--model", str(planar), "--data", str(pictures), "--engine", "torchscript", "--json"]
+    )
+    building = ["loading the model", "building the engine torchscript in fp32, once on this machine"]
+    assert shown[:2] == (building if terminal else [])

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from cdal_sdk.cli.paths import parse_name, parse_path
+from cdal_sdk.cli.status import show_status
 
 if TYPE_CHECKING:
     from cdal_sdk.bundle import SplitRecord
@@ -129,12 +130,13 @@ def evaluate(
 
     record = read_split(model)
     chosen, words = choose_cases(data, pattern=cases, split=split, record=record, patient=patient)
-    trained = load_trained(model, engine=engine, device=device, votes=votes, seed=seed)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    with show_status(console, "loading the model") as progress:
+        trained = load_trained(model, engine=engine, device=device, votes=votes, seed=seed, progress=progress)
     other = None if against is None else Evaluation.from_json(against)
     if other is not None:
         other.require_pairs([case.name for case in chosen], [label.name for label in trained.manifest.labels])
     check_place(out)
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
     seen = _warn_of_training(console, record, chosen)
     with _case_progress(console, len(chosen)) as advance:
         evaluation = run(trained, chosen, chosen=words, trained_on=seen, on_case=lambda _: advance())
@@ -187,8 +189,9 @@ def calibrate(
     others = [] if check is None else choose_cases(data, pattern=check)[0]
     if shared := {case.name for case in chosen} & {case.name for case in others}:
         raise UsageError(f"'{min(shared)}' would both calibrate and check", remedy="give patterns without common cases")
-    segmenter = Segmenter(model, engine=engine, device=device)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
+    with show_status(console, "loading the model") as progress:
+        segmenter = Segmenter(model, engine=engine, device=device, progress=progress)
     seen = _warn_of_training(console, record, [*chosen, *others])
     with _case_progress(console, len(chosen) + len(others)) as advance:
         figures = figures_of_all(segmenter, [*chosen, *others], advance)

@@ -69,15 +69,16 @@ def load_trained(
     device: Device = "auto",
     votes: int | None = None,
     seed: int | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Trained:
-    """Load a bundled name, a model folder, or a checkpoint of any method.
+    """Load a bundled name, a model folder, or a checkpoint of any method; for the settings see `Segmenter`.
 
     Raises:
         ModelError: if it does not exist or is damaged.
     """
     content = load_checkpoint(Path(reference)) if Path(reference).is_file() else {}
     if content.get("method", "cdal") == "cdal":
-        segmenter = Segmenter(reference, engine=engine, device=device, votes=votes, seed=seed)
+        segmenter = Segmenter(reference, engine=engine, device=device, votes=votes, seed=seed, progress=progress)
         evaluations = len(segmenter.manifest.betas) * segmenter.votes
         return Trained(
             segmenter.manifest,
@@ -149,16 +150,20 @@ def choose_cases(
         patient: how to find the patient in a name instead of the record's way.
 
     Raises:
-        UsageError: if there are no data, the split is none of these, or it names a case that the data do not hold.
+        UsageError: if there are no data, the split is none of these, or it names a case that the data do not hold; or
+            if a patient is given that no fold asks for.
         TrainingError: if the data are unusable.
     """
+    fold, slash, folds = (split or "").partition("/")
+    by_fold = bool(slash) and fold.isdecimal() and folds.isdecimal()
+    if patient is not None and not by_fold:
+        raise UsageError("only a fold asks for the patient in a name", remedy="give the split as K/N, or no patient")
     cases = labelled_cases(data, pattern)
     if split is None:
         return cases, f"all {len(cases)}" if pattern == "*" else f"{len(cases)} named {pattern}"
-    fold, slash, folds = split.partition("/")
     if split == "held-out":
         chosen, words = _held_out(cases, record, data), "the model's split"
-    elif slash and fold.isdecimal() and folds.isdecimal():
+    elif by_fold:
         rule = record or _NO_RECORD
         names = [case.name for case in cases if fnmatchcase(case.name, rule.cases)]
         found = rule.patient if patient is None else patient
