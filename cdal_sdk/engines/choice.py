@@ -121,7 +121,11 @@ def usable_precisions(
         raise EngineError(f"the engine '{kind.name}' does not run on {device}", remedy=remedy)
     available = builder.precisions(device)
     if not available:
-        raise EngineError(f"the engine '{kind.name}' finds no {device} that it can use", remedy="use --engine auto")
+        what = f"the engine '{kind.name}' finds no {device} that it can use"
+        if device == "cuda" and torch.cuda.is_available():
+            major, minor = torch.cuda.get_device_capability()
+            what += f" (here: {torch.cuda.get_device_name()}, compute capability {major}.{minor})"
+        raise EngineError(what, remedy="use --engine auto")
     if wanted is None or len(available) == 1:
         return available
     if wanted in available:

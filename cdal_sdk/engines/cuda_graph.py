@@ -2,6 +2,9 @@
 
 Autocast keeps norms and softmax in float32; the sampler's arithmetic is float32 as its tensors are. The stored file is
 the TorchScript trace of the same sampler.
+
+A recording of a new shape takes 11 to 19 s on an H100, most of it TorchScript's own compiler. So a batch is filled up
+to a power of two: volumes with other numbers of slices share recordings.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cdal_sdk.engines import torchscript
 from cdal_sdk.engines.base import Precision, Target, VoteMaps
@@ -29,8 +31,8 @@ _WARM_UP = 3  # runs before a recording, in which libraries choose algorithms an
 class _Recording:
     """One shape's graph with its own input and output."""
 
-    def __init__(self, module: torch.jit.ScriptModule, example: Tensor, dtype: torch.dtype) -> None:
-        self.image = example.clone()
+    def __init__(self, module: torch.jit.ScriptModule, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        self.image = torch.zeros(shape, device="cuda")
         self.graph = torch.cuda.CUDAGraph()
         with torch.autocast("cuda", dtype=dtype, cache_enabled=False):
             side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -42,10 +44,12 @@ class _Recording:
             with torch.cuda.graph(self.graph):
                 self.mean, self.spread = module(self.image)
 
-    def __call__(self, images: Tensor) -> VoteMaps:
-        self.image.copy_(images)
+    def __call__(self, images: NDArray[np.float32]) -> VoteMaps:
+        """Maps of no more images than were recorded; what fills the batch up does not matter."""
+        count = len(images)
+        self.image[:count].copy_(torch.from_numpy(images))
         self.graph.replay()
-        return VoteMaps(self.mean.float().cpu().numpy(), self.spread.float().cpu().numpy())
+        return VoteMaps(self.mean[:count].float().cpu().numpy(), self.spread[:count].float().cpu().numpy())
 
 
 class CudaGraphEngine:
@@ -68,13 +72,13 @@ class CudaGraphEngine:
     @torch.inference_mode()
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
-        tensor = torch.from_numpy(images).cuda()
-        if images.shape not in self._recordings:
-            self._recordings[images.shape] = _Recording(self._module, tensor, self._dtype)
+        shape = (1 << (len(images) - 1).bit_length(), *images.shape[1:])
+        if shape not in self._recordings:
+            self._recordings[shape] = _Recording(self._module, shape, self._dtype)
             if len(self._recordings) > _SHAPES_KEPT:
                 self._recordings.popitem(last=False)
-        self._recordings.move_to_end(images.shape)
-        return self._recordings[images.shape](tensor)
+        self._recordings.move_to_end(shape)
+        return self._recordings[shape](images)
 
 
 class _CudaGraphBuilder:

@@ -6,6 +6,7 @@ also proves that TensorRT takes every operator; `describe_network` tells what be
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,19 +23,44 @@ from cdal_sdk.network import Generator
 
 __all__ = ["BUILDER", "Builder", "NetworkLayer", "TensorRtEngine", "build_plan", "describe_network"]
 
-_LOGGER = trt.Logger(trt.Logger.ERROR)
+
+class _LastWords(trt.ILogger):  # type: ignore[misc]
+    """Keeps TensorRT's last errors for ours, where its own logger would print them; a process has one for all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._errors: deque[str] = deque(maxlen=5)  # the cause comes first, its consequences after it
+
+    def log(self, severity: Any, message: str) -> None:
+        """Called by TensorRT, from any thread."""
+        if severity <= trt.ILogger.Severity.ERROR:
+            self._errors.append(" ".join(message.split()))
+
+    def forget(self) -> None:
+        """What comes now is about something else."""
+        self._errors.clear()
+
+    def error(self, what: str, remedy: str) -> EngineError:
+        """Our error with TensorRT's words."""
+        words = "; ".join(dict.fromkeys(self._errors)) or "it gives no reason"
+        return EngineError(f"{what}: {words}", remedy=remedy)
+
+
+_LOGGER = _LastWords()
 
 
 class _Network:
     """A parsed ONNX graph; holds what its parts must outlive."""
 
     def __init__(self, graph: bytes) -> None:
+        _LOGGER.forget()
         self.builder = trt.Builder(_LOGGER)
         flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         self.definition = self.builder.create_network(flags)
         self.parser = trt.OnnxParser(self.definition, _LOGGER)
         if not self.parser.parse(graph):
-            problems = "; ".join(str(self.parser.get_error(i).desc()) for i in range(self.parser.num_errors))
+            errors = (self.parser.get_error(i) for i in range(self.parser.num_errors))
+            problems = "; ".join(dict.fromkeys(f"{error.node_operator()}: {error.desc()}" for error in errors))
             raise EngineError(f"TensorRT refuses the graph: {problems}", remedy="export with --fp32 and compare")
 
 
@@ -89,7 +115,7 @@ def build_plan(
         config.set_compute_capability(trt.ComputeCapability.__members__[name], index)
     plan = network.builder.build_serialized_network(network.definition, config)
     if plan is None:
-        raise EngineError("TensorRT could not build the engine", remedy="see its messages above")
+        raise _LOGGER.error("TensorRT could not build the engine", "choose another engine or precision")
     return bytes(plan)
 
 
@@ -110,11 +136,12 @@ class TensorRtEngine:
 
     def __init__(self, plan: bytes, precision: Precision, most: int, *, name: str) -> None:
         self.name, self.precision, self._most = name, precision, most
+        _LOGGER.forget()
         self._runtime = trt.Runtime(_LOGGER)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
-        if self._engine is None:
-            raise EngineError("TensorRT does not open this engine here", remedy="export it again, or use another one")
-        self._context = self._engine.create_execution_context()
+        self._context: Any = None if self._engine is None else self._engine.create_execution_context()
+        if self._context is None:
+            raise _LOGGER.error("TensorRT does not open this engine here", "export it again, or use another one")
 
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
@@ -123,6 +150,7 @@ class TensorRtEngine:
         return VoteMaps(mean, spread)
 
     def _run(self, images: NDArray[np.float32]) -> VoteMaps:
+        _LOGGER.forget()
         tensors: dict[str, Any] = {"image": torch.from_numpy(np.ascontiguousarray(images)).cuda()}
         self._context.set_input_shape("image", tuple(images.shape))
         for name in ("mean", "spread"):
@@ -132,9 +160,21 @@ class TensorRtEngine:
             self._context.set_tensor_address(name, tensor.data_ptr())
         stream = torch.cuda.current_stream()
         if not self._context.execute_async_v3(stream.cuda_stream):
-            raise EngineError("TensorRT failed to run the engine", remedy="use another engine")
+            raise _LOGGER.error("TensorRT failed to run the engine", "use another engine")
         stream.synchronize()
         return VoteMaps(tensors["mean"].cpu().numpy(), tensors["spread"].cpu().numpy())
+
+
+def _opens_here() -> bool:
+    """Whether this machine's GPU is one that engines are built for: from Ampere on, without data centres' later ones.
+
+    Turing, which TensorRT for RTX knows too, would need engines of its own.
+    """
+    if not torch.cuda.is_available():
+        return False
+    major, minor = capability = torch.cuda.get_device_capability()
+    known = f"SM{major}{minor}" in trt.ComputeCapability.__members__
+    return capability > (12, 0) or (capability >= (8, 0) and known)
 
 
 class Builder:
@@ -148,7 +188,7 @@ class Builder:
 
     def precisions(self, device: str) -> tuple[Precision, ...]:
         """See `base.Builder`."""
-        return ("fp16", "fp32") if device == "cuda" and torch.cuda.is_available() else ()
+        return ("fp16", "fp32") if device == "cuda" and _opens_here() else ()
 
     def environment(self, device: str) -> Mapping[str, str]:  # noqa: ARG002 - one engine runs on every RTX GPU
         """See `base.Builder`."""
@@ -165,7 +205,11 @@ class Builder:
 
     def load(self, path: Path, target: Target) -> TensorRtEngine:
         """See `base.Builder`."""
-        return TensorRtEngine(path.read_bytes(), target.precision, target.batch.most, name=self.name)
+        try:
+            plan = path.read_bytes()
+        except OSError as error:
+            raise EngineError("the TensorRT file cannot be read", where=path, remedy="export it again") from error
+        return TensorRtEngine(plan, target.precision, target.batch.most, name=self.name)
 
 
 BUILDER = Builder()

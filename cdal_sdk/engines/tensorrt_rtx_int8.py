@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from cdal_sdk.engines import tensorrt_rtx
 from cdal_sdk.engines.base import Precision, Target
 from cdal_sdk.engines.onnx_int8 import write_int8_graph
@@ -18,7 +16,7 @@ class _Int8Builder(tensorrt_rtx.Builder):
     takes_islands = False
 
     def precisions(self, device: str) -> tuple[Precision, ...]:
-        return ("int8",) if device == "cuda" and torch.cuda.is_available() else ()
+        return ("int8",) if super().precisions(device) else ()
 
     def graph(self, generator: Generator, target: Target) -> bytes:
         return write_int8_graph(generator, target)
