@@ -156,7 +156,7 @@ class Optimisation:
         steps: generator steps of the whole run.
         batch: slices a step and device.
         accumulate: parts in which a batch is computed, to save memory.
-        channels_last: whether networks and images lie in memory with the channels last, as some GPUs like it.
+        channels_last: whether networks and images lie in memory with the channels last (docs/decisions/0009).
         lr_generator: initial learning rate, after the warm-up.
         lr_discriminator: the same for the discriminator.
         lr_final: where the cosine ends.
