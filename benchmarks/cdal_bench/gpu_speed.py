@@ -168,12 +168,14 @@ def table(speed: GpuSpeed) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, store after each way, and show the table."""
     parser = argparse.ArgumentParser("python -m cdal_bench.gpu_speed", description=__doc__.splitlines()[0])
-    parser.add_argument("--ways", nargs="*", default=[*_OURS, *_OPPONENTS], help="by default all")
-    parser.add_argument("--batches", nargs="*", type=int, default=[1, 8, 32], help="images at once")
+    parser.add_argument("--ways", nargs="*", choices=[*_OURS, *_OPPONENTS], help="by default all")
+    parser.add_argument(
+        "--batches", nargs="*", type=int, default=[1, 8, 32], help="images at once; opponents: the first"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda", help="cpu is for a trial")
     parser.add_argument("--out", type=Path, default=Path("gpu-speed.json"), help="JSON to write")
     options = parser.parse_args(arguments)
-    for speed, way in measure(options.ways, options.batches, options.device):
+    for speed, way in measure(options.ways or [*_OURS, *_OPPONENTS], options.batches, options.device):
         options.out.write_bytes(msgspec.json.format(msgspec.json.encode(speed)))
         sys.stderr.write(f"{way}: {speed.failed.get(way, 'measured')}\n")
     sys.stdout.write(f"{table(speed)}\n\nwritten: {options.out}\n")

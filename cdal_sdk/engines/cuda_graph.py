@@ -3,8 +3,8 @@
 Autocast keeps norms and softmax in float32; the sampler's arithmetic is float32 as its tensors are. The stored file is
 the TorchScript trace of the same sampler.
 
-A recording of a new shape takes 11 to 19 s on an H100, most of it TorchScript's own compiler. So a batch is filled up
-to a power of two: volumes with other numbers of slices share recordings.
+A recording of a new shape takes 11 to 19 s on an H100, most of it TorchScript's own compiler. So a batch goes in parts
+of the largest power of two in it, the last one filled up: volumes with other numbers of slices share recordings.
 """
 
 from __future__ import annotations
@@ -72,13 +72,16 @@ class CudaGraphEngine:
     @torch.inference_mode()
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
-        shape = (1 << (len(images) - 1).bit_length(), *images.shape[1:])
+        most = 1 << (len(images).bit_length() - 1)
+        shape = (most, *images.shape[1:])
         if shape not in self._recordings:
             self._recordings[shape] = _Recording(self._module, shape, self._dtype)
             if len(self._recordings) > _SHAPES_KEPT:
                 self._recordings.popitem(last=False)
         self._recordings.move_to_end(shape)
-        return self._recordings[shape](images)
+        parts = [self._recordings[shape](images[start : start + most]) for start in range(0, len(images), most)]
+        mean, spread = (np.concatenate(maps) for maps in zip(*parts, strict=True))
+        return VoteMaps(mean, spread)
 
 
 class _CudaGraphBuilder:

@@ -6,7 +6,6 @@ also proves that TensorRT takes every operator; `describe_network` tells what be
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,16 +23,19 @@ from cdal_sdk.network import Generator
 __all__ = ["BUILDER", "Builder", "NetworkLayer", "TensorRtEngine", "build_plan", "describe_network"]
 
 
-class _LastWords(trt.ILogger):  # type: ignore[misc]
-    """Keeps TensorRT's last errors for ours, where its own logger would print them; a process has one for all."""
+_ERRORS_KEPT = 5  # the cause comes first, its consequences after it
+
+
+class _Errors(trt.ILogger):  # type: ignore[misc]
+    """Keeps TensorRT's first errors for ours, where its own logger would print them; a process has one for all."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._errors: deque[str] = deque(maxlen=5)  # the cause comes first, its consequences after it
+        self._errors: list[str] = []
 
     def log(self, severity: Any, message: str) -> None:
         """Called by TensorRT, from any thread."""
-        if severity <= trt.ILogger.Severity.ERROR:
+        if severity <= trt.ILogger.Severity.ERROR and len(self._errors) < _ERRORS_KEPT:
             self._errors.append(" ".join(message.split()))
 
     def forget(self) -> None:
@@ -46,7 +48,7 @@ class _LastWords(trt.ILogger):  # type: ignore[misc]
         return EngineError(f"{what}: {words}", remedy=remedy)
 
 
-_LOGGER = _LastWords()
+_LOGGER = _Errors()
 
 
 class _Network:

@@ -90,7 +90,10 @@ def discover(
     for given, listing in listed.items():
         paths = [files[target] for target in listing.files if files[target] not in recognised]
         recognised |= ask(partial(_recognise_all, paths, explicit, headers), given) or {}
-    found = _cases(recognised, explicit, {disc for listing in listed.values() for disc in listing.discs}, headers)
+    found = _cases(recognised, explicit, {disc for listing in listed.values() for disc in listing.discs})
+    if silent:  # a series may lie in several inputs
+        doubt = "an input could not be searched: slices of this series may lie there"
+        found = [replace(case, doubts=(*case.doubts, doubt)) if case.kind == "dicom" else case for case in found]
     found.sort(key=lambda files: min(order[path] for path in files.paths))
     targets = {path: target for target, path in files.items()}
     used = {targets[path] for case in found for path in case.paths}
@@ -114,30 +117,33 @@ def discover(
 
 
 def _ask(work: Callable[[TurnTo], _T], given: Path, timeout: float | None, silent: dict[Path, ReadError]) -> _T | None:
-    """What work on an input comes to; None where its drive does not answer, which is noted."""
+    """What work on an input comes to; None where its drive does not answer, or with an error, which is noted."""
     try:
         return in_time(work, given, timeout)
     except ReadError as error:
         silent[given] = error
-        return None
+    except OSError as error:
+        silent[given] = ReadError(f"it cannot be searched ({error.strerror})", where=given, remedy="check the drive")
+    return None
 
 
 def _recognise_all(
     paths: Sequence[Path], explicit: frozenset[Path], reader: HeaderReader, turn_to: TurnTo
 ) -> dict[Path, Recognised]:
-    """What the files are, without those that were never meant to be an input."""
+    """What the files are, with the headers of DICOM, without those that were never meant to be an input."""
     recognised = {}
     for path in paths:
         turn_to(path.parent)
         file = recognise(path, reader, explicit=path in explicit)
+        if file.kind == "dicom" and file.error is None:
+            turn_to(path.parent)
+            file = replace(file, header=reader.header(path, explicit=path in explicit))
         if file != Recognised():
             recognised[path] = file
     return recognised
 
 
-def _cases(
-    recognised: Mapping[Path, Recognised], explicit: frozenset[Path], discs: set[Path], reader: HeaderReader
-) -> list[CaseFiles]:
+def _cases(recognised: Mapping[Path, Recognised], explicit: frozenset[Path], discs: set[Path]) -> list[CaseFiles]:
     found: list[CaseFiles] = []
     dicom_files: list[tuple[Path, Header]] = []
     remnants: list[tuple[Path, Recognised]] = []
@@ -148,8 +154,7 @@ def _cases(
         elif file.kind == "image" and path not in explicit and not discs.isdisjoint(path.parents):
             icons += 1
         elif file.kind == "dicom" and file.error is None:
-            header = reader.header(path, explicit=path in explicit)
-            dicom_files += [] if header is None else [(path, header)]
+            dicom_files += [] if file.header is None else [(path, file.header)]
         elif file.kind is not None or file.error is not None:
             found.append(CaseFiles(stem(path), file.kind, (path,), file.error))
     if icons:

@@ -64,11 +64,13 @@ class Recognised:
         kind: the family of its format, or of the one that its name promises; None for what was never meant for us.
         error: why it cannot be read, though it was meant to be.
         remnant: whether it may be what is left of a DICOM slice.
+        header: of a DICOM file that is an image, once it was read.
     """
 
     kind: SourceKind | None = None
     error: ReadError | None = None
     remnant: bool = False
+    header: Header | None = None
 
 
 def promised_kind(path: Path) -> SourceKind | None:

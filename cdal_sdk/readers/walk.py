@@ -50,7 +50,10 @@ def list_files(given: Path, exclude: Path | None, turn_to: TurnTo) -> Listing | 
     if not given.is_dir():
         return Listing({real(given): given}, is_folder=False) if given.exists() else None
     listing = Listing()
-    start, passed_over = real(given), None if exclude is None else real(exclude)
+    start, passed_over = real(given), None
+    if exclude is not None:
+        turn_to(exclude)
+        passed_over = real(exclude)
     visited = {start, *start.parents}
     earlier: set[Path] = set()
     if passed_over in visited:  # what is named as an input is wanted

@@ -42,6 +42,8 @@ def digests_in_time(files: CaseFiles, timeout: float, stopped: Callable[[], bool
         ReadError: it takes longer than so many seconds, or nobody waits for it any more.
         OSError: a file cannot be read.
     """
+    if not files.paths:
+        return []
     try:
         return in_time(lambda _: digests_of(files), files.paths[0], timeout, stopped)
     except ReadError as error:

@@ -193,8 +193,9 @@ def test_an_input_on_a_drive_that_is_gone_fails(
     among = cdal("segment", bad, good, *options, 10)
     assert among.returncode == 1
     assert (out / "a.nii.gz").exists()
-    statuses = {case["case"][:6]: case["status"] for case in json.loads((out / "report.json").read_text())["cases"]}
-    assert statuses == {"a": "ok", "silent": "failed"}
+    cases = {case["case"][:6]: case for case in json.loads((out / "report.json").read_text())["cases"]}
+    assert {name: case["status"] for name, case in cases.items()} == {"a": "ok", "silent": "failed"}
+    assert "reading it took longer than 10 seconds" in cases["silent"]["error"]
 
 
 def test_verify_tells_what_has_changed(cdal: Cdal, volume_model: Path, tmp_path: Path) -> None:  # noqa: F811

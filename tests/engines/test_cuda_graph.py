@@ -34,14 +34,14 @@ def batch(count: int, side: int = 4) -> np.ndarray:
 
 def test_volumes_with_other_numbers_of_slices_share_a_recording(made):
     engine = CudaGraphEngine(None, "fp16")
-    for count in (35, 40, 64, 33):
+    for count in (35, 40, 63, 32):
         mean, spread = engine.run(batch(count))
         assert np.array_equal(mean, 2 * batch(count))
         assert np.array_equal(spread, batch(count) / 2)
-    assert made == [(64, 1, 4, 4)]
+    assert made == [(32, 1, 4, 4)]
     engine.run(batch(1))
     engine.run(batch(3))
-    assert made[1:] == [(1, 1, 4, 4), (4, 1, 4, 4)]
+    assert made[1:] == [(1, 1, 4, 4), (2, 1, 4, 4)]
 
 
 def test_the_recording_longest_unused_goes_first(made):

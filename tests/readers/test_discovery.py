@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import re
@@ -551,6 +552,45 @@ class TestADriveThatIsGone:
             back.set()
         assert [files.case[:4] for files in cases] == ["one", "sile"]
         assert str(cases[1].error).startswith(f"{tmp_path}/in: reading it took longer")
+
+    def test_it_may_go_before_the_headers_are_read(self, tmp_path, write_series, monkeypatch):
+        """One limit for all of them, not one for each."""
+        folder, back = write_series("study/mr").folder, threading.Event()
+        reader = IsolatedReader(0.2)
+        monkeypatch.setattr(reader, "header", lambda *_, **__: back.wait(20))
+        began = time.monotonic()
+        try:
+            with pytest.raises(ReadError, match=r"mr: reading it took longer than 0.2 seconds"):
+                discover([folder], reader=reader)
+        finally:
+            back.set()
+        assert time.monotonic() - began < 5
+
+    def test_the_rest_of_a_series_is_to_be_reviewed(self, tmp_path, write_series, gone):
+        series = write_series("study/mr")
+        (tmp_path / "elsewhere").mkdir()
+        for path in sorted(series.folder.iterdir())[:2]:
+            path.rename(tmp_path / "elsewhere" / path.name)
+        inputs = [series.folder, tmp_path / "elsewhere"]
+        assert [case.doubts for case in discover(inputs)] == [()]
+        gone(tmp_path / "elsewhere")
+        rest, _ = discover(inputs, reader=IsolatedReader(5))  # time for the process to start
+        assert rest.error is None
+        assert any("slices of this series may lie there" in doubt for doubt in rest.doubts)
+
+    def test_a_drive_that_answers_with_an_error_fails_its_input_alone(self, tmp_path, monkeypatch):
+        write_nifti(tmp_path / "good/scan.nii.gz")
+        honest = Path.is_dir
+
+        def is_dir(path, *arguments, **options):
+            if path == tmp_path / "bad":
+                raise OSError(errno.ENOTCONN, "Transport endpoint is not connected", str(path))
+            return honest(path, *arguments, **options)
+
+        monkeypatch.setattr(Path, "is_dir", is_dir)
+        good, bad = discover([tmp_path / "bad", tmp_path / "good"])
+        assert (good.case, good.error) == ("scan", None)
+        assert str(bad.error).startswith(f"{tmp_path}/bad: it cannot be searched (Transport endpoint is not connected)")
 
     def test_many_folders_may_take_longer_than_one(self, tmp_path, monkeypatch):
         for number in range(10):
