@@ -12,7 +12,6 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +25,10 @@ from torch import Tensor, nn
 from cdal_bench.configurations import Subject, load_subject
 from cdal_bench.contenders import prepare_contender
 from cdal_bench.machine import describe_machine
+from cdal_bench.own_engines import rate_of
 from cdal_bench.results import Machine
 from cdal_bench.timing import task
+from cdal_sdk.atomic import atomic
 from cdal_sdk.bundle import load_model
 from cdal_sdk.diffusion import VoteStatistics
 from cdal_sdk.engines import Engine, Target, VoteMaps
@@ -36,7 +37,7 @@ from cdal_sdk.engines.base import fold_for
 __all__ = ["GpuRow", "GpuSpeed", "main", "measure", "table"]
 
 _MODEL = "paper:cxr"
-_HALF = {"cuda": torch.float16, "cpu": torch.bfloat16}
+_HALF = {"cuda": ("fp16", torch.float16), "cpu": ("bf16", torch.bfloat16)}
 _OURS = ("plain", "autocast", "compiled", "cuda-graph", "tensorrt", "tensorrt-rtx")
 _OPPONENTS = ("cdal-published", "segdiff-published", "segdiff-fast", "unet")
 _MOST_RUNS, _SECONDS = 40, 1.5
@@ -83,10 +84,11 @@ class _Autocast:
     """The folded sampler in PyTorch, its products in half precision; compiled, maybe."""
 
     def __init__(self, sampler: nn.Module, device: str, *, compiled: bool) -> None:
-        self.name, self.device, self.precision = "autocast", device, {"cuda": "fp16", "cpu": "bf16"}[device]
+        self.name, self.device = "autocast", device
+        self.precision, dtype = _HALF[device]
 
         def forward(image: Tensor) -> VoteStatistics:
-            with torch.autocast(device, dtype=_HALF[device]):
+            with torch.autocast(device, dtype=dtype):
                 mean, spread = sampler(image)
             return VoteStatistics(mean.float(), spread.float())
 
@@ -130,18 +132,9 @@ def _engine(way: str, subject: Subject, device: str) -> Engine:
 
 def _time(way: str, engine: Engine, images: NDArray[np.float32]) -> GpuRow:
     job = task(engine, images, full=way in _OURS)
-
-    def once() -> float:
-        total = 0.0
-        for part in job.parts:
-            start = time.perf_counter()
-            part.run()
-            total += part.times * (time.perf_counter() - start)
-        return total
-
-    first, seconds = once(), [once()]
+    first, seconds = job.seconds(), [job.seconds()]
     while len(seconds) < _MOST_RUNS and sum(seconds) < _SECONDS:
-        seconds.append(once())
+        seconds.append(job.seconds())
     low, middle, high = (1000 * value for value in (min(seconds), statistics.median(seconds), max(seconds)))
     precision = str(getattr(engine, "precision", "fp32"))
     return GpuRow(way, precision, len(images), middle, low, high, len(seconds), first, job.extrapolated)
@@ -149,14 +142,13 @@ def _time(way: str, engine: Engine, images: NDArray[np.float32]) -> GpuRow:
 
 def table(speed: GpuSpeed) -> str:
     """The rows for a document, with the share of the machine's matrix rate of the same precision."""
-    names = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
     lines = [
         "| way | precision | batch | median | range | runs | one image | share of the matrix rate |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in speed.rows:
         spread = f"{row.low_ms:.1f} to {row.high_ms:.1f} ms" if row.high_ms is not None else f"from {row.low_ms:.1f} ms"
-        rate = speed.gflop * row.batch / row.median_ms * 1000 / speed.machine.gflops[names[row.precision]]
+        rate = speed.gflop * row.batch / row.median_ms * 1000 / speed.machine.gflops[rate_of(row.precision)]
         share = f"{100 * rate:.1f} %" if row.way in _OURS else ""
         lines.append(
             f"| {row.way} | {row.precision} | {row.batch} | {row.median_ms:.1f} ms | {spread} | {row.runs} "
@@ -176,7 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("gpu-speed.json"), help="JSON to write")
     options = parser.parse_args(arguments)
     for speed, way in measure(options.ways or [*_OURS, *_OPPONENTS], options.batches, options.device):
-        options.out.write_bytes(msgspec.json.format(msgspec.json.encode(speed)))
+        with atomic(options.out) as aside:
+            aside.write_bytes(msgspec.json.format(msgspec.json.encode(speed)))
         sys.stderr.write(f"{way}: {speed.failed.get(way, 'measured')}\n")
     sys.stdout.write(f"{table(speed)}\n\nwritten: {options.out}\n")
 

@@ -14,7 +14,7 @@ from cdal_sdk.engines import (
     make_engine,
 )
 
-__all__ = ["engine_precision", "make_own_engine", "own_engine_names", "runs_on"]
+__all__ = ["engine_precision", "make_own_engine", "own_engine_names", "rate_of", "runs_on"]
 
 _PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -50,5 +50,9 @@ def make_own_engine(name: str, model: Model, sampling: Sampling, device: str) ->
 
 def engine_precision(engine: Engine, otherwise: str) -> str:
     """In which precision an engine computes, by the names of the matrix rates, where it tells."""
-    told = str(getattr(engine, "precision", otherwise))
-    return _PRECISIONS.get(told, told)
+    return rate_of(str(getattr(engine, "precision", otherwise)))
+
+
+def rate_of(precision: str) -> str:
+    """The name of the matrix rate of an engine's word for its precision."""
+    return _PRECISIONS.get(precision, precision)

@@ -31,6 +31,15 @@ class Task:
     parts: tuple[Part, ...]
     extrapolated: str | None
 
+    def seconds(self, clock: Clock = time.perf_counter) -> float:
+        """Run every part once; the seconds of the whole."""
+        total = 0.0
+        for part in self.parts:
+            start = clock()
+            part.run()
+            total += part.times * (clock() - start)
+        return total
+
 
 def task(engine: Engine, images: NDArray[np.float32], *, full: bool) -> Task:
     """The inference of some images: whole, or in parts where the engine can be taken apart and `full` is off."""
@@ -96,10 +105,5 @@ def interleave(
             name = names[index]
             report(name, done + 1)
             wait(_SETTLE_S)
-            total = 0.0
-            for part in tasks[name].parts:
-                start = clock()
-                part.run()
-                total += part.times * (clock() - start)
-            samples[name].append(1000 * total)
+            samples[name].append(1000 * tasks[name].seconds(clock))
     return {name: tuple(values) for name, values in samples.items()}

@@ -13,6 +13,7 @@ from cdal_sdk.engines.base import (
     build_engine,
     fold_for,
     fuse,
+    in_parts,
     pick_device,
 )
 from cdal_sdk.engines.cache import EngineCache, default_cache_folder
@@ -56,6 +57,7 @@ __all__ = [
     "fingerprint",
     "fold_for",
     "fuse",
+    "in_parts",
     "make_engine",
     "pick_device",
     "stored_engine_names",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ __all__ = [
     "exact_float32",
     "fold_for",
     "fuse",
+    "in_parts",
     "named_outputs",
     "noise_inputs",
     "pick_device",
@@ -45,6 +46,12 @@ class VoteMaps(NamedTuple):
 
     mean: NDArray[np.float32]
     spread: NDArray[np.float32]
+
+
+def in_parts(run: Callable[[NDArray[np.float32]], VoteMaps], images: NDArray[np.float32], most: int) -> VoteMaps:
+    """The maps of images, run at most so many at once."""
+    parts = [run(images[start : start + most]) for start in range(0, len(images), most)]
+    return VoteMaps(*(np.concatenate(maps) for maps in zip(*parts, strict=True)))
 
 
 class Engine(Protocol):

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from cdal_sdk.engines import torchscript
-from cdal_sdk.engines.base import Precision, Target, VoteMaps
+from cdal_sdk.engines.base import Precision, Target, VoteMaps, in_parts
 from cdal_sdk.engines.torchscript import TorchScriptEngine
 from cdal_sdk.network import Generator
 
@@ -79,9 +79,7 @@ class CudaGraphEngine:
             if len(self._recordings) > _SHAPES_KEPT:
                 self._recordings.popitem(last=False)
         self._recordings.move_to_end(shape)
-        parts = [self._recordings[shape](images[start : start + most]) for start in range(0, len(images), most)]
-        mean, spread = (np.concatenate(maps) for maps in zip(*parts, strict=True))
-        return VoteMaps(mean, spread)
+        return in_parts(self._recordings[shape], images, most)
 
 
 class _CudaGraphBuilder:

@@ -15,7 +15,7 @@ import tensorrt_rtx_bindings as trt
 import torch
 from numpy.typing import NDArray
 
-from cdal_sdk.engines.base import BatchProfile, Precision, Target, VoteMaps, fold_for
+from cdal_sdk.engines.base import BatchProfile, Precision, Target, VoteMaps, fold_for, in_parts
 from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
@@ -147,9 +147,7 @@ class TensorRtEngine:
 
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
-        parts = [self._run(images[i : i + self._most]) for i in range(0, len(images), self._most)]
-        mean, spread = (np.concatenate(maps) for maps in zip(*parts, strict=True))
-        return VoteMaps(mean, spread)
+        return in_parts(self._run, images, self._most)
 
     def _run(self, images: NDArray[np.float32]) -> VoteMaps:
         _LOGGER.forget()

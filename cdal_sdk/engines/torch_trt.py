@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cdal_sdk.diffusion import VoteStatistics
-from cdal_sdk.engines.base import Precision, Target, VoteMaps, fold_for
+from cdal_sdk.engines.base import Precision, Target, VoteMaps, fold_for, in_parts
 from cdal_sdk.engines.fused import FoldedSampler
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
@@ -55,12 +55,11 @@ class TorchTensorRtEngine:
     @torch.inference_mode()
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
-        means, spreads = [], []
-        for start in range(0, len(images), self._most):
-            mean, spread = self._module(torch.from_numpy(images[start : start + self._most]).cuda())
-            means.append(mean.cpu().numpy())
-            spreads.append(spread.cpu().numpy())
-        return VoteMaps(np.concatenate(means), np.concatenate(spreads))
+        return in_parts(self._run, images, self._most)
+
+    def _run(self, images: NDArray[np.float32]) -> VoteMaps:
+        mean, spread = self._module(torch.from_numpy(images).cuda())
+        return VoteMaps(mean.cpu().numpy(), spread.cpu().numpy())
 
 
 class _TorchTensorRtBuilder:

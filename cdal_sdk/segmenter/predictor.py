@@ -26,6 +26,7 @@ from cdal_sdk.engines import (
     Precision,
     check_engine_name,
     default_cache_folder,
+    in_parts,
     make_engine,
     pick_device,
 )
@@ -298,8 +299,7 @@ class Segmenter:
         Raises:
             EngineError: if the engine fails.
         """
-        chunks = [self.engine.run(images[i : i + self.batch_size]) for i in range(0, len(images), self.batch_size)]
-        mean, spread = (np.concatenate(maps) for maps in zip(*chunks, strict=True))
+        mean, spread = in_parts(self.engine.run, images, self.batch_size)
         if not (np.isfinite(mean).all() and np.isfinite(spread).all()):
             raise EngineError(
                 f"the engine '{self.engine.name}' returned values that are no numbers", remedy="use --engine torch"
