@@ -15,8 +15,6 @@ from cdal_sdk.errors import EngineError
 
 __all__ = ["CompiledMethod", "CompiledSegDiff", "compiled_precision"]
 
-_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
-
 
 def compiled_precision(device: str) -> Precision:
     """The fastest precision that OpenVINO has here.
@@ -56,15 +54,14 @@ class CompiledMethod:
     def _compile(self, inputs: tuple[Tensor, ...]) -> Any:
         import openvino
 
-        from cdal_sdk.engines.openvino_cpu import openvino_core
+        from cdal_sdk.engines.openvino_cpu import openvino_request
 
         with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PyTorch's own, of its own classes
             example = tuple(torch.zeros_like(tensor) for tensor in inputs)  # those of inference mode cannot be exported
             # Exported, not traced: compiling a traced residual block of fixed shape crashes OpenVINO 2026.4.
             model = openvino.convert_model(torch.export.export(self._module, example))
-        settings = {"INFERENCE_PRECISION_HINT": _HINTS[self._precision], "PERFORMANCE_HINT": "LATENCY"}
-        return openvino_core().compile_model(model, "CPU", settings).create_infer_request()
+        return openvino_request(model, self._precision)
 
 
 class CompiledSegDiff:

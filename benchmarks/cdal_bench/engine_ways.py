@@ -8,11 +8,12 @@ time does not depend on their values. All ways compute the same result from the 
 - published-by-vote: the same, one vote after the other, whose maps stay in the cache of a CPU;
 - plain: the votes as a batch, with each FIR resampling as one depthwise convolution, which is this package's network;
 - fused: eager; the encoder once an image. The float32 reference;
-- engines, by name and precision.
+- engines, by name and precision; those in INT8 are calibrated on the image itself, as time does not depend on it.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 import tempfile
 import time
@@ -30,7 +31,7 @@ from cdal_bench.engine_report import SpeedRow
 from cdal_bench.memory import largest_mb
 from cdal_bench.published_cdal import PublishedCdal, make_generic
 from cdal_sdk.diffusion import Sampling, sample, vote_statistics
-from cdal_sdk.engines import Precision, Target, VoteMaps, builder_of, candidates, engine_kind, fuse, pick_device
+from cdal_sdk.engines import ENGINES, Precision, Target, VoteMaps, builder_of, engine_kind, fuse, pick_device
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.errors import CdalError
 from cdal_sdk.network import Generator
@@ -64,10 +65,13 @@ def batched_way(generator: Generator, sampling: Sampling) -> _Run:
 def ways() -> list[str]:
     """The eager ways, then every engine and precision that can run here, slowest first."""
     found, device = list(EAGER), pick_device("auto")
-    for kind in reversed(candidates(device)):
+    quantisable = importlib.util.find_spec("nncf") is not None
+    for kind in reversed([kind for kind in ENGINES if device in kind.devices and kind.name != "torch"]):
         try:
             precisions: tuple[Precision, ...] = builder_of(kind).precisions(device)
         except CdalError:
+            continue
+        if precisions == ("int8",) and not quantisable:
             continue
         found += [f"{kind.name} {precision}" for precision in reversed(precisions)]
     return found
@@ -122,7 +126,14 @@ def _eager(way: str, generator: Generator, sampling: Sampling) -> _Run:
 def _engine(way: str, generator: Generator, sampling: Sampling, folder: Path) -> _Run:
     name, precision = way.split()
     builder = builder_of(engine_kind(name))
-    target = Target(sampling, pick_device("auto"), precision, "benchmark", fixed_size=True)  # type: ignore[arg-type]
+    target = Target(
+        sampling,
+        pick_device("auto"),
+        precision,  # type: ignore[arg-type]
+        "benchmark",
+        fixed_size=True,
+        calibration=(_image(),),
+    )
     path = folder / f"engine{builder.suffix}"
     builder.build(generator, target, path)
     return builder.load(path, target).run

@@ -28,6 +28,7 @@ __all__ = [
     "Target",
     "VoteMaps",
     "build_engine",
+    "cpu_threads",
     "exact_float32",
     "fold_for",
     "fuse",
@@ -232,6 +233,14 @@ def exact_float32() -> AbstractContextManager[None]:
     """Convolutions in full float32 on CUDA too, where PyTorch would take TF32; no matter to a CPU."""
     context: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     return context
+
+
+def cpu_threads() -> int:
+    """How many threads an engine on the CPU has: PyTorch's number, which OMP_NUM_THREADS sets, else one for each core.
+
+    The other libraries know no such variable and take every core, of jobs beside this one too.
+    """
+    return torch.get_num_threads()
 
 
 def pick_device(device: Device) -> str:

@@ -10,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from cdal_sdk.diffusion import SamplerNoise
-from cdal_sdk.engines.base import Precision, Target, VoteMaps, fold_for, noise_inputs
+from cdal_sdk.engines.base import Precision, Target, VoteMaps, cpu_threads, fold_for, noise_inputs
 from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
 from cdal_sdk.engines.onnx_writer import OPSET
 from cdal_sdk.errors import EngineError
@@ -42,6 +42,7 @@ class OnnxEngine:
         self.device, self.precision, self._noise = device, precision, noise
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors; its warnings speak of shapes that a Resize leaves open
+        options.intra_op_num_threads = cpu_threads()
         try:
             source = model if isinstance(model, bytes) else str(model)
             self._session = onnxruntime.InferenceSession(source, options, providers=[_PROVIDERS[device]])

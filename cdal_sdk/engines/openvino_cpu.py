@@ -19,15 +19,15 @@ import openvino
 from numpy.typing import NDArray
 
 from cdal_sdk.diffusion import SamplerNoise
-from cdal_sdk.engines.base import Precision, Target, VoteMaps, fold_for, noise_inputs
+from cdal_sdk.engines.base import Precision, Target, VoteMaps, cpu_threads, fold_for, noise_inputs
 from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
 from cdal_sdk.engines.onnx_maps import NormForm
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 
-__all__ = ["BUILDER", "OpenVinoEngine", "openvino_core"]
+__all__ = ["BUILDER", "OpenVinoEngine", "openvino_core", "openvino_graph", "openvino_request"]
 
-_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
 _SHAPES_KEPT = 8
 _BATCH = 4
 
@@ -41,6 +41,40 @@ def openvino_core() -> openvino.Core:
     Python handles (Ctrl-C, a child that ends) would then kill the process.
     """
     return openvino.Core()
+
+
+def cpu_precisions() -> tuple[Precision, ...]:
+    """In what this CPU computes with floating point, fastest first."""
+    capabilities = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ("bf16", "fp32") if "BF16" in capabilities else ("fp32",)
+
+
+def openvino_request(model: openvino.Model, precision: Precision) -> Any:
+    """A model, compiled for the CPU and ready to infer. Its shapes should be fixed.
+
+    Args:
+        model: that states itself where it computes in eight bits.
+        precision: "int8" takes the CPU's fastest for the rest.
+    """
+    settings = {
+        "INFERENCE_PRECISION_HINT": _HINTS[_floating(precision)],
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": cpu_threads(),
+    }
+    return openvino_core().compile_model(model, "CPU", settings).create_infer_request()
+
+
+def openvino_graph(generator: Generator, target: Target) -> bytes:
+    """The graph of a target as serialised ONNX, in float32: OpenVINO rounds by itself."""
+    norm: NormForm = "moments" if _floating(target.precision) == "bf16" else "centred"
+    options = replace(GraphOptions.of(target), precision="fp32", norm=norm)
+    graph: bytes = write_graph(fold_for(generator, target), options).SerializeToString()
+    return graph
+
+
+def _floating(precision: Precision) -> Precision:
+    """What it computes in, where a graph does not say eight bits."""
+    return cpu_precisions()[0] if precision == "int8" else precision
 
 
 class OpenVinoEngine:
@@ -110,8 +144,7 @@ class OpenVinoEngine:
         if shape not in self._requests:
             model = self._model.clone()
             model.reshape({name: list(sides) for name, sides in shapes.items()})
-            settings = {"INFERENCE_PRECISION_HINT": _HINTS[self.precision], "PERFORMANCE_HINT": "LATENCY"}
-            self._requests[shape] = openvino_core().compile_model(model, "CPU", settings).create_infer_request()
+            self._requests[shape] = openvino_request(model, self.precision)
             if len(self._requests) > _SHAPES_KEPT:
                 self._requests.popitem(last=False)
         self._requests.move_to_end(shape)
@@ -125,19 +158,14 @@ class _OpenVinoBuilder:
     takes_free_noise = takes_probes = True
 
     def precisions(self, device: str) -> tuple[Precision, ...]:
-        if device != "cpu":
-            return ()
-        capabilities = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        return ("bf16", "fp32") if "BF16" in capabilities else ("fp32",)
+        return cpu_precisions() if device == "cpu" else ()
 
     def environment(self, device: str) -> Mapping[str, str]:
         version = openvino.get_version().split("-")[0]
         return {"openvino": version, "cpu_precisions": " ".join(self.precisions(device))}
 
     def build(self, generator: Generator, target: Target, path: Path) -> None:
-        norm: NormForm = "moments" if target.precision == "bf16" else "centred"
-        options = replace(GraphOptions.of(target), precision="fp32", norm=norm)  # OpenVINO rounds by itself
-        path.write_bytes(write_graph(fold_for(generator, target), options).SerializeToString())
+        path.write_bytes(openvino_graph(generator, target))
 
     def load(self, path: Path, target: Target) -> OpenVinoEngine:
         return OpenVinoEngine(path, target.precision, target.noise)

@@ -1,8 +1,9 @@
 """The OpenVINO engine in INT8: quantised after training by NNCF, on images that an export has at hand.
 
 What NNCF makes is OpenVINO's own format, an XML file beside one of weights; the engine's file is a ZIP archive of both,
-not compressed. All but the convolutions of `quantised_layer` keeps its precision. The file has the sampler's steps as
-outputs, too, so that quantising once serves engine and gate; an engine is opened without them.
+not compressed. Outside the convolutions of `quantised_layer` it computes in the CPU's fastest floating point. The file
+has the sampler's steps as outputs, too, so that quantising once serves engine and gate; an engine is opened without
+them.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from cdal_sdk.engines.base import Precision, Target, VoteMaps, fold_for
-from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
+from cdal_sdk.engines.base import Precision, Target, VoteMaps
 from cdal_sdk.engines.onnx_int8 import quantised_layer
-from cdal_sdk.engines.openvino_cpu import OpenVinoEngine, openvino_core
+from cdal_sdk.engines.openvino_cpu import BUILDER as FLOATING
+from cdal_sdk.engines.openvino_cpu import OpenVinoEngine, openvino_core, openvino_graph
 from cdal_sdk.errors import EngineError, MissingExtraError
 from cdal_sdk.network import Generator
 
@@ -42,15 +43,13 @@ class _Int8Builder:
     def precisions(self, device: str) -> tuple[Precision, ...]:
         return ("int8",) if device == "cpu" else ()
 
-    def environment(self, device: str) -> Mapping[str, str]:  # noqa: ARG002 - it runs on any CPU
-        return {"openvino": openvino.get_version().split("-")[0]}
+    def environment(self, device: str) -> Mapping[str, str]:
+        return FLOATING.environment(device)
 
     def build(self, generator: Generator, target: Target, path: Path) -> None:
         images = [_cropped(image, generator.config.divisor) for image in target.calibration_images()]
         free = replace(target, fixed_size=False, probes=True)
-        options = replace(GraphOptions.of(free), precision="fp32", norm="centred")
-        graph = write_graph(fold_for(generator, free), options).SerializeToString()
-        quantised = _quantise(openvino_core().read_model(graph), images)
+        quantised = _quantise(openvino_core().read_model(openvino_graph(generator, free)), images)
         if target.fixed_size:
             quantised.reshape([-1, generator.config.image_channels, *target.canvas])
         with tempfile.TemporaryDirectory() as folder:

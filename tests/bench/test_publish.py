@@ -66,6 +66,7 @@ SPEED = EngineSpeed(
         SpeedRow("published", 12.0, (12.0, 12.1), 0.0, 2.5, 1e-6),
         SpeedRow("plain", 7.0, (7.0,), 0.0, 2.0, 1e-6),
         SpeedRow("openvino bf16", 1.0, (1.0,), 3.0, 1.2, 0.01),
+        SpeedRow("openvino-int8 int8", 0.8, (0.8,), 20.0, 1.3, 0.2),
     ),
     (VolumeTime("auto", (4.1, 4.2, 4.4), "2026-11-25 (commit abc)"),),
     (ExportTime("nuclei", "openvino", "bf16", 33.3, 2.2, "too far", "2026-11-24"),),
@@ -78,7 +79,8 @@ def test_the_engines_speed_as_data_and_as_tables(tmp_path):
     text = speed_sections(SPEED)
     assert "| published | 12.00 s | 12.00 to 12.10 s | 2 | 1.0 |  | 2.5 GB | 1e-06 |" in text
     assert "| openvino bf16 | 1.00 s |  | 1 | 12.0 | 3.0 s | 1.2 GB | 0.01 |" in text
-    assert "12.0 times as fast as published, 7.0 times as fast as plain, 50 % of the machine's bfloat16" in text
+    assert "Fastest: openvino bf16, 12.0 times as fast as published, 7.0 times as fast as plain, 50 % of" in text
+    assert "With `--int8`, where a model bears it: openvino-int8 int8, 15.0 times." in text
     assert "saved result, warm (all loaded and compiled): auto 4.20 s (4.10 to 4.40 s, 3 run(s))" in text
     assert "Measured: volumes on 2026-11-25 (commit abc); exports on 2026-11-24." in text
     assert "| nuclei | openvino | bf16 | 33 s, refused by the gate | 2.2 GB |" in text

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
 from cdal_sdk.engines import ENGINES, Engine
 from cdal_sdk.engines.eager import TorchEngine
@@ -85,6 +86,19 @@ def test_bfloat16_is_close_where_the_cpu_has_it(build: Callable[..., Engine], re
     difference = np.abs(found.mean - expected.mean)
     assert 1e-5 < difference.max() < 0.1
     assert difference.mean() < 0.01
+
+
+def test_pytorch_s_number_of_threads_holds_for_every_library(
+    build: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else OMP_NUM_THREADS slows PyTorch alone, which flatters engines, and jobs side by side overload a machine."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    graph = build("onnx")
+    assert graph._session.get_session_options().intra_op_num_threads == 1  # type: ignore[attr-defined]
+    openvino = build("openvino")
+    openvino.run(images(1))
+    (request,) = openvino._requests.values()  # type: ignore[attr-defined]
+    assert request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == 1
 
 
 ENGINES_COME_AND_GO = """
