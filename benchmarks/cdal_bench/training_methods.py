@@ -116,7 +116,7 @@ class SegDiffMethod:
     def engine(self, network: nn.Module, votes: int | None, seed: int | None, device: str) -> Engine:
         """All ancestral steps, the encoder once an image."""
         model: Any = network.to(device)
-        count, start = votes or self.recipe.diffusion.votes, 0 if seed is None else seed
+        count, start = self.recipe.diffusion.votes if votes is None else votes, 0 if seed is None else seed
         return _Runner("segdiff", device, lambda image: vote_statistics(sample(model, image, votes=count, seed=start)))
 
 

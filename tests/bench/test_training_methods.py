@@ -12,7 +12,7 @@ from PIL import Image
 
 from cdal_bench.segdiff import SegDiffConfig
 from cdal_sdk.bundle import load_checkpoint, load_model
-from cdal_sdk.errors import ModelError
+from cdal_sdk.errors import ModelError, UsageError
 from cdal_trainer.evaluate import choose_cases, evaluate, load_trained
 from cdal_trainer.method import make_method, method_names
 from cdal_trainer.recipe import Recipe, load_recipe
@@ -68,6 +68,13 @@ def test_a_baseline_trains_and_is_scored(discs, tmp_path, method):
     evaluation = evaluate(trained, choose_cases(discs, split=str(tmp_path / "run/split.json"))[0])
     assert evaluation.method == method
     assert len(evaluation.cases) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"votes": 0}, {"votes": -1}, {"seed": -1}])
+def test_votes_and_seeds_that_cannot_be_are_refused(discs, tmp_path, wrong):
+    best = train(tiny("segdiff", steps=1), discs, tmp_path / "run", hardware=HARDWARE)
+    with pytest.raises(UsageError, match=r"(votes|seed) is (0|-1)"):
+        load_trained(best, **wrong)
 
 
 def test_a_supervised_baseline_learns(discs, tmp_path):

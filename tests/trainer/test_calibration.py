@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -18,19 +19,22 @@ from cdal_sdk.errors import TrainingError
 from cdal_trainer.calibration import CaseFigures, LabelFigures, calibrate, figures_of
 from cdal_trainer.cases import labelled_cases
 from cdal_trainer.cli import calibrate as command
+from cdal_trainer.confidence_card import describe
 from tests.tiny_model import PLANAR, VOLUME, save_tiny
+
+NUMBERS = count()
 
 
 def case(needed: float, *, spread: float = 0.1, dice: float = 0.9, parts: int = 1, border: bool = False) -> CaseFigures:
     label = LabelFigures(100, 90, np.linspace(-9, 9, 40, dtype=np.float32), needed)
-    return CaseFigures("x", (label,), spread, dice, parts, border)
+    return CaseFigures(f"case_{next(NUMBERS)}", (label,), spread, dice, parts, border)
 
 
-def drawn(rng: np.random.Generator, count: int) -> list[CaseFigures]:
+def drawn(rng: np.random.Generator, number: int) -> list[CaseFigures]:
     """Cases of several labels, whose factors are far from normal."""
     return [
         replace(case(0), labels=tuple(replace(case(0).labels[0], needed=float(v)) for v in rng.pareto(1.5, 2)))
-        for _ in range(count)
+        for _ in range(number)
     ]
 
 
@@ -54,6 +58,21 @@ def test_the_measured_coverage_is_that_of_cases_which_did_not_calibrate():
     hard = [case(1e6)] * 3 + [case(0)]
     other = calibrate(drawn(rng, 50), others=hard).covered
     assert (other.held, other.cases) == (1, 4)
+
+
+def test_cross_fitting_keeps_a_patient_together():
+    """Pairs that need the same factor: apart, each would give the other its own."""
+    values = [float(number) for number in range(20) for _ in range(2)]
+    cases = [replace(case(value), name=f"{value:g}-{side}") for value, side in zip(values, "ab" * 20, strict=True)]
+    alone = calibrate(cases).covered
+    together = calibrate(cases, patient=lambda name: name.partition("-")[0]).covered
+    assert (alone.held, together.held) == (38, 36)
+
+
+def test_it_is_said_where_nobody_knows_what_trained_the_model():
+    words = describe(calibrate([case(1.0)] * 20))
+    assert "(whether they trained the model is not known)" in words
+    assert "that did not train the model" in describe(calibrate([case(1.0)] * 20, trained_on=0))
 
 
 def test_too_few_cases_are_refused_with_what_is_possible():

@@ -131,6 +131,16 @@ class TestPicture:
         case = labelled_cases(pictures)[0]
         refusal(lambda: prepare_case(case, planar_recipe.plan, {1}), pictures / "masks/a1.png", "colour picture")
 
+    def test_a_mask_in_the_alpha_channel_is_named(self, pictures, planar_recipe):
+        """White everywhere, and the label where it is opaque: read without alpha, all of it would be label."""
+        mask = Image.new("RGBA", (32, 32), (255, 255, 255, 255))
+        mask.save(pictures / "masks/a1.png")
+        case = labelled_cases(pictures)[0]
+        assert prepare_case(case, planar_recipe.plan, {1}).labels.all(), "opaque, it is what it shows"
+        mask.putalpha(Image.fromarray(np.eye(32, dtype=np.uint8) * 255))
+        mask.save(pictures / "masks/a1.png")
+        refusal(lambda: prepare_case(case, planar_recipe.plan, {1}), pictures / "masks/a1.png", "transparent in places")
+
     @pytest.mark.parametrize("part", ["images", "masks"])
     def test_a_damaged_picture_is_named(self, pictures, planar_recipe, part):
         path = pictures / part / "a1.png"

@@ -181,6 +181,13 @@ def test_the_command(pictures, planar, tmp_path):
     assert summary["comparison"]["dice"]["Anterior"]["cases"] == 3
 
 
+def test_names_are_told_as_they_are(pictures, planar, tmp_path):
+    arguments = ["evaluate", "--model", str(planar), "--data", str(pictures), "--out", str(tmp_path / "a.json")]
+    told = CliRunner().invoke(app, [*arguments, "--cases", "a[/1]"])
+    assert told.exit_code == 0, told.output
+    assert "named a[/1]" in told.output
+
+
 @pytest.mark.parametrize("command", [("evaluate", "--out", "scores.json"), ("calibrate", "--dry-run")])
 @pytest.mark.parametrize("terminal", [True, False])
 def test_building_an_engine_is_shown_on_a_terminal(pictures, planar, tmp_path, monkeypatch, command, terminal):

@@ -79,6 +79,19 @@ class TestComparison:
         assert difference.interval[0] < 0 < difference.interval[1]
         assert difference.p_value > 0.05
 
+    def test_the_cases_of_a_patient_are_one_observation(self):
+        """Every case written twice adds nothing, once it is said whose they are."""
+        rng = np.random.default_rng(2)
+        first, second = rng.uniform(0.7, 0.9, (2, 12))
+        once = compare_paired(first, second)
+        names = [f"p{number}" for number in range(12)]
+        twice = compare_paired([*first, *first], [*second, *second], [*names, *names])
+        assert (twice.cases, twice.patients) == (24, 12)
+        assert twice.p_value == pytest.approx(once.p_value)
+        assert twice.mean == pytest.approx(once.mean)
+        assert twice.interval == pytest.approx(once.interval, abs=0.01)
+        assert compare_paired([*first, *first], [*second, *second]).p_value < once.p_value
+
     def test_equal_models_do_not_differ(self):
         difference = compare_paired([0.5, 0.6], [0.5, 0.6])
         assert (difference.mean, difference.p_value, difference.interval) == (0, 1, (0, 0))

@@ -15,7 +15,7 @@ from cdal_sdk.bundle import SPLIT_FILE, SplitRecord, name_hash, read_split, spli
 from cdal_sdk.cli.app import app
 from cdal_sdk.errors import ModelError, TrainingError, UsageError
 from cdal_trainer.evaluate import choose_cases
-from cdal_trainer.split import describe_split, record_split, split_folds
+from cdal_trainer.split import describe_split, record_split, seen_in_training, split_folds
 from cdal_trainer.training import Hardware, train
 from tests.tiny_model import PLANAR, tiny_generator
 
@@ -69,6 +69,13 @@ class TestFolds:
             held_out = split_folds(["a007_mr", "a8", *NAMES], 4, fold, per_patient=2)[1]
             assert ("a007_mr" in held_out) == ("a8" in held_out)
 
+    def test_the_first_group_of_an_expression_is_the_patient(self):
+        for fold in range(3):
+            sides = split_folds([f"p{i}_{j}" for i in range(9) for j in range(2)], 3, fold, r"(.*)_\d")
+            assert not {name[:2] for name in sides[0]} & {name[:2] for name in sides[1]}
+        with pytest.raises(TrainingError, match="finds no patient in the name 'b'"):
+            split_folds(["p1", "b"], 2, 0, r"p(\d)|b")
+
     def test_a_name_without_a_number_is_refused(self):
         with pytest.raises(TrainingError, match="per_patient is 2, but the name 'left' bears no number"):
             split_folds(["case_1", "left"], 2, 0, per_patient=2)
@@ -86,8 +93,19 @@ class TestRecord:
         assert [second.trained_on([name]) for name in "abcde"] == [1, 1, 1, 0, 0]
         assert second.held_out == (name_hash("d"),)
         words = "fold 1 of 3: 1 cases for training, 2 for validation"
-        assert describe_split(second, ["c"], ["a", "d"]) == f"{words}, 1 of which trained the model it started from"
-        assert describe_split(replace(second, training=()), ["c"], ["a", "d"]) == words
+        started = "1 of which are of patients that trained the model it started from"
+        assert describe_split(second, ["c"], ["a", "d"]) == f"{words}, {started}"
+        assert describe_split(first, ["a", "b"], ["c", "d"]).endswith("2 cases for training, 2 for validation")
+
+    def test_another_case_of_a_patient_that_trained_is_not_held_out(self, recipe):
+        settings = replace(recipe.data, patient="", per_patient=2)
+        first = record_split(settings, 0, ["head_1", "head_4"], ["head_7"])
+        second = record_split(settings, 1, ["head_4", "head_5"], ["head_1", "head_2", "head_7"], first)
+        assert second.held_out == (name_hash("head_7"),)
+        names = ["head_2", "head_3", "head_6", "head_7"]
+        assert seen_in_training(second, names, []) == 0, "no other case of their patients is known"
+        assert seen_in_training(second, names, ["head_1", "head_4", "head_5"]) == 3
+        assert seen_in_training(second, ["unnumbered"], ["head_1"]) == 0
 
     def test_a_run_an_export_and_an_export_of_it_carry_it_without_names(self, pictures, planar_recipe, tmp_path):
         settings = replace(planar_recipe.data, patient="^..", folds=3)
@@ -128,9 +146,15 @@ class TestUse:
 
     def test_other_data_do_not_hold_them(self, pictures):
         with pytest.raises(UsageError, match="hold 1 of the 2 cases"):
-            choose_cases(pictures, pattern="a*", split="held-out", record=RECORD)
-        with pytest.raises(UsageError, match="hold 0 of the 0 cases"):
+            choose_cases(pictures, split="held-out", record=replace(RECORD, held_out=(name_hash("a2"), name_hash("z"))))
+        with pytest.raises(UsageError, match="record holds out no case"):
             choose_cases(pictures, split="held-out", record=replace(RECORD, held_out=()))
+
+    def test_a_pattern_picks_among_the_held_out_cases(self, pictures):
+        chosen, words = choose_cases(pictures, pattern="a*", split="held-out", record=RECORD)
+        assert ([case.name for case in chosen], words) == (["a2"], "1 held out by the model's split and named a*")
+        with pytest.raises(UsageError, match=r"none of the 2 cases .* is named like 'c\*'"):
+            choose_cases(pictures, pattern="c*", split="held-out", record=RECORD)
 
     def test_a_fold_is_dealt_as_the_recipe_would(self, pictures):
         """Among its cases and by its patients: b1 takes no part; of a1 and a2, each is a patient or both are one."""
@@ -140,14 +164,14 @@ class TestUse:
             with pytest.raises(TrainingError, match=r"over 2 case\(s\) leaves one side empty"):
                 choose_cases(pictures, split="0/2", record=record, patient=patient)
 
-    @pytest.mark.parametrize(("cases", "seen"), [("*", 1), ("b*", 0)])
+    @pytest.mark.parametrize(("cases", "seen"), [("*", 2), ("a2", 1), ("b*", 0)])
     def test_scoring_what_trained_the_model_is_told(self, pictures, tmp_path, cases, seen):
         folder = with_record(tmp_path / "model", split_to_json(RECORD))
         arguments = ["evaluate", "--model", str(folder), "--data", str(pictures), "--cases", cases, "--json"]
         result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "a.json")])
         assert result.exit_code == 0, result.output
-        assert ("warning: 1 of the 3 cases trained this model" in result.stderr) == (seen == 1)
-        assert result.stderr.count("warning") == seen
+        assert (f"warning: {seen} of the " in result.stderr) == (seen > 0), "a1 trained it, and a2 is of its patient"
+        assert result.stderr.count("warning") == (seen > 0)
         assert json.loads(result.stdout)["trained_on"] == seen
         assert json.loads((tmp_path / "a.json").read_text())["trained_on"] == seen
 
@@ -165,9 +189,11 @@ class TestUse:
         arguments = ["calibrate", "--model", str(folder), "--data", str(pictures), "--coverage", "0.5"]
         result = CliRunner().invoke(app, [*arguments, "--engine", "torch", "--json"])
         assert result.exit_code == 0, result.output
-        assert "warning: 1 of the 3 cases trained this model" in result.stderr
-        assert json.loads(result.stdout)["trained_on"] == 1
-        assert "of those used here, 1 trained the model" in (folder / "MODEL_CARD.md").read_text()
+        assert "warning: 2 of the 3 cases, or others of their patients, trained this model" in result.stderr
+        assert json.loads(result.stdout)["trained_on"] == 2
+        assert "of these, 2 or others of their patients trained the model" in (folder / "MODEL_CARD.md").read_text()
+        checked = CliRunner().invoke(app, [*arguments, "--cases", "[ab]1", "--check", "a2"])
+        assert "'a' would both calibrate and check" in str(checked.exception), "a1 and a2 are of one patient"
 
 
 def with_record(folder: Path, text: str) -> Path:

@@ -18,10 +18,11 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 import cdal_trainer.prepared
 import cdal_trainer.recipe
-from cdal_sdk.bundle import load_model, read_split
+from cdal_sdk.bundle import load_model, read_split, save_checkpoint
 from cdal_sdk.errors import EngineError, OutputError, TrainingError, UsageError
 from cdal_trainer import steps, training, watch
 from cdal_trainer.batches import SliceBatches
@@ -126,6 +127,7 @@ def test_training_changes_all_that_it_should(data, recipe, tmp_path, kill_before
 
 def test_a_run_leaves_a_model_that_loads_and_says_what_it_is(recipe, whole_run):
     assert {path.name for path in whole_run.iterdir()} == {
+        ".lock",
         "best.pt",
         "last.pt",
         "recipe.json",
@@ -154,6 +156,7 @@ def test_progress_is_told_and_logged(data, recipe, tmp_path, monkeypatch):
     assert [progress.step for progress in told] == [2, 3, 4, 6, 6]
     assert [bool(progress.dice) for progress in told] == [False, True, False, True, True]
     assert [progress.final for progress in told] == [False, False, False, False, True]
+    assert [progress.at_least for progress in told] == [True, False, False, False, False]
     told.pop()
     assert told[0].losses.keys() == {"loss", "d_real", "d_fake", "r1"}
     assert told[-1].seconds_left > 0  # for the scoring at the end
@@ -488,9 +491,27 @@ def test_a_run_may_start_from_another_model(data, recipe, whole_run, tmp_path):
 def test_a_start_from_a_model_that_saw_the_held_out_cases_is_told(data, recipe, whole_run, tmp_path, caplog):
     start = replace(recipe, optimisation=replace(recipe.optimisation, initial=str(whole_run / "best.pt")))
     best = train(start, data, tmp_path / "run", fold=1, hardware=HARDWARE)
-    assert "1 for validation, 1 of which trained the model it started from" in caplog.text
+    assert "1 for validation, 1 of which are of patients that trained the model it started from" in caplog.text
     assert "1 of which" in load_model(best).manifest.provenance.split
     assert read_split(best).held_out == ()
+
+
+def test_a_start_from_a_model_without_a_record_is_told_and_gives_none(data, recipe, whole_run, tmp_path, caplog):
+    """Else whatever had trained that model would count as held out."""
+    content = load(whole_run / "best.pt")
+    save_checkpoint({**content, "split": None}, tmp_path / "first.pt")
+    start = replace(recipe, optimisation=replace(recipe.optimisation, initial=str(tmp_path / "first.pt")))
+    best = train(start, data, tmp_path / "run", fold=1, hardware=HARDWARE)
+    assert "is not known: validation may look better than it is" in caplog.text
+    assert "is not known" in load_model(best).manifest.provenance.split
+    assert read_split(best) is None
+
+
+def test_two_runs_cannot_share_a_folder(data, recipe, tmp_path):
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run/.lock"), pytest.raises(UsageError, match="another run is at work in this folder"):
+        train(recipe, data, tmp_path / "run", hardware=HARDWARE)
+    train(recipe, data, tmp_path / "run", hardware=HARDWARE)
 
 
 def test_channels_last_is_another_layout_of_the_same_run(data, recipe, whole_run, tmp_path):
@@ -532,7 +553,10 @@ class TestClock:
         assert seen.seconds_left(8) == pytest.approx(2 * 2 + 1 * 10)
 
     def test_the_scoring_at_the_end_counts(self, clock):
-        assert clock(2.0, 2.0, -10.0, final=6.0).seconds_left(10) == pytest.approx(60)
+        seen = clock(2.0, 2.0, -10.0, final=6.0)
+        assert seen.seconds_left(10) == pytest.approx(60)
+        assert seen.complete
+        assert not clock(2.0, 2.0).complete, "it knows no validation yet"
 
     def test_a_slow_start_is_forgotten(self, clock):
         assert clock(20.0, 0.5, 0.5, steps=1500).seconds_left(3) == pytest.approx(1497 * 0.5)

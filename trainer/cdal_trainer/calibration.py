@@ -108,7 +108,7 @@ class Calibration:
         rank_correlation: Spearman's, of mean spread and Dice; None where one is constant.
         flagged_dice: mean Dice of the cases with a high spread and of the others, of all cases; None where there is no
             such case.
-        trained_on: how many of all cases trained the model; None where that is not known.
+        trained_on: how many of the cases that calibrate trained the model; None where that is not known.
     """
 
     confidence: Confidence
@@ -167,6 +167,7 @@ def calibrate(
     chosen: str = "all",
     others: Sequence[CaseFigures] = (),
     trained_on: int | None = None,
+    patient: Callable[[str], str] = lambda name: name,
 ) -> Calibration:
     """What the spread is worth.
 
@@ -175,7 +176,8 @@ def calibrate(
         coverage: share of unseen cases whose true sizes shall all lie in their intervals.
         chosen: the cases, in words.
         others: further cases, on which the coverage is measured; without them, it is by cross-fitting.
-        trained_on: how many of all these cases trained the model after all; None where that is not known.
+        trained_on: how many of `cases` trained the model after all; None where that is not known.
+        patient: whose a case of a name is; cross-fitting keeps a patient's cases together.
 
     Raises:
         TrainingError: if there are too few cases for the share.
@@ -200,7 +202,7 @@ def calibrate(
         held = sum(case.needed <= scale for case in others)
         covered: Coverage | None = Coverage(held, len(others), "other cases")
     else:
-        covered = _cross_fitted(needed, coverage)
+        covered = _cross_fitted(needed, [patient(case.name) for case in cases], coverage)
     told = [*cases, *others]
     high = [case.dice for case in told if case.mean_spread >= confidence.high_spread]
     low = [case.dice for case in told if case.mean_spread < confidence.high_spread]
@@ -230,15 +232,18 @@ def _usual(values: Sequence[int]) -> int:
     return sorted(values)[ceil(_USUAL * len(values)) - 1]
 
 
-def _cross_fitted(needed: Sequence[float], coverage: float) -> Coverage | None:
-    """Each case held against the factor that the others give, in five parts; None where they are too few for one."""
+def _cross_fitted(needed: Sequence[float], patients: Sequence[str], coverage: float) -> Coverage | None:
+    """Each case held against the factor that other patients' give, in five parts; None where they are too few."""
+    numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
     held = 0
     for fold in range(_FOLDS):
-        rest = [value for number, value in enumerate(needed) if number % _FOLDS != fold]
-        scale = conformal_quantile(rest, coverage)
+        sides: tuple[list[float], list[float]] = ([], [])
+        for value, patient in zip(needed, patients, strict=True):
+            sides[numbers[patient] % _FOLDS == fold].append(value)
+        scale = conformal_quantile(sides[0], coverage)
         if not isfinite(scale):
             return None
-        held += sum(value <= scale for value in needed[fold::_FOLDS])
+        held += sum(value <= scale for value in sides[1])
     return Coverage(held, len(needed), "cross-fitting")
 
 

@@ -125,6 +125,7 @@ def evaluate(
         from cdal_trainer.evaluate import choose_cases, load_trained
         from cdal_trainer.evaluate import evaluate as run
         from cdal_trainer.evaluation import Evaluation
+        from cdal_trainer.split import patient_by
     from cdal_sdk.atomic import check_place
     from cdal_sdk.bundle import read_split
 
@@ -137,9 +138,16 @@ def evaluate(
     if other is not None:
         other.require_pairs([case.name for case in chosen], [label.name for label in trained.manifest.labels])
     check_place(out)
-    seen = _warn_of_training(console, record, chosen)
+    seen = _warn_of_training(console, record, chosen, data)
     with _case_progress(console, len(chosen)) as advance:
-        evaluation = run(trained, chosen, chosen=words, trained_on=seen, on_case=lambda _: advance())
+        evaluation = run(
+            trained,
+            chosen,
+            chosen=words,
+            trained_on=seen,
+            patient=patient_by(record, patient),
+            on_case=lambda _: advance(),
+        )
     written = evaluation.save(out, trained.manifest.labels, other)
     if as_json:
         sys.stdout.write(json.dumps(json.loads(written[0].read_text(encoding="utf-8")) | {"cases": None}) + "\n")
@@ -178,6 +186,7 @@ def calibrate(
         from cdal_trainer.calibration import figures_of_all
         from cdal_trainer.confidence_card import apply, describe
         from cdal_trainer.evaluate import choose_cases
+        from cdal_trainer.split import patient_by
     from cdal_sdk.bundle import read_split
     from cdal_sdk.errors import UsageError
     from cdal_sdk.segmenter import Segmenter
@@ -187,16 +196,20 @@ def calibrate(
     record = read_split(model)
     chosen, words = choose_cases(data, pattern=cases, split=split, record=record, patient=patient)
     others = [] if check is None else choose_cases(data, pattern=check)[0]
-    if shared := {case.name for case in chosen} & {case.name for case in others}:
-        raise UsageError(f"'{min(shared)}' would both calibrate and check", remedy="give patterns without common cases")
+    owner = patient_by(record, patient)
+    if shared := {owner(case.name) for case in chosen} & {owner(case.name) for case in others}:
+        raise UsageError(
+            f"'{min(shared)}' would both calibrate and check", remedy="give patterns without common cases or patients"
+        )
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     with show_status(console, "loading the model") as progress:
         segmenter = Segmenter(model, engine=engine, device=device, progress=progress)
-    seen = _warn_of_training(console, record, [*chosen, *others])
+    seen = _warn_of_training(console, record, chosen, data)
+    _warn_of_training(console, record, others, data)
     with _case_progress(console, len(chosen) + len(others)) as advance:
         figures = figures_of_all(segmenter, [*chosen, *others], advance)
     others_figures = figures[len(chosen) :]
-    outcome = run(figures[: len(chosen)], coverage, chosen=words, others=others_figures, trained_on=seen)
+    outcome = run(figures[: len(chosen)], coverage, chosen=words, others=others_figures, trained_on=seen, patient=owner)
     written = [] if dry_run else apply(outcome, model)
     if as_json:
         sys.stdout.write(json.dumps(outcome.to_data()) + "\n")
@@ -217,13 +230,20 @@ def _extra(name: str) -> Iterator[None]:
         raise MissingExtraError(str(error.name), name) from None
 
 
-def _warn_of_training(console: Console, record: SplitRecord | None, cases: list[LabelledCase]) -> int | None:
-    """Say how many cases trained the model, and return it; None where its record does not tell."""
+def _warn_of_training(
+    console: Console, record: SplitRecord | None, cases: list[LabelledCase], data: Path
+) -> int | None:
+    """Say how many cases are of patients that trained the model, and return it; None where its record does not tell."""
+    from cdal_trainer.cases import labelled_cases
+    from cdal_trainer.split import seen_in_training
+
     if record is None:
         return None
-    if seen := record.trained_on(case.name for case in cases):
+    known = [case.name for case in labelled_cases(data)]
+    if seen := seen_in_training(record, [case.name for case in cases], known):
         console.print(
-            f"warning: {seen} of the {len(cases)} cases trained this model; the figures say little of unseen ones",
+            f"warning: {seen} of the {len(cases)} cases, or others of their patients, trained this model; "
+            "the figures say little of unseen ones",
             markup=False,
         )
     return seen
@@ -250,7 +270,8 @@ def _training_progress(console: Console, steps: int) -> Iterator[Callable[[Progr
                 return
             losses = " ".join(f"{name} {value:.4f}" for name, value in progress.losses.items())
             minutes = progress.seconds_left / 60
-            text = f"{losses}  {progress.samples_per_second:.1f} samples/s  {minutes:.0f} min left"
+            left = f"{'at least ' if progress.at_least else ''}{minutes:.0f} min left"
+            text = f"{losses}  {progress.samples_per_second:.1f} samples/s  {left}"
             bar.update(task, completed=progress.step, description=text)
             if not console.is_terminal:
                 console.print(f"step {progress.step}/{progress.steps}  {text}", markup=False)
@@ -274,18 +295,20 @@ def _case_progress(console: Console, total: int) -> Iterator[Callable[[], None]]
 
 def _print_summary(console: Console, evaluation: Evaluation, other: Evaluation | None) -> None:
     """A table of means and standard deviations, and below it the comparison."""
+    from rich.markup import escape
     from rich.table import Table
 
     from cdal_trainer.metrics import METRICS
 
     labels = evaluation.summary
     columns = ("label", "n", *METRICS)
-    table = Table(*columns, title=f"{evaluation.model}, {evaluation.chosen} cases, {evaluation.evaluations} NFE")
+    title = f"{evaluation.model}, {evaluation.chosen} cases, {evaluation.evaluations} NFE"
+    table = Table(*columns, title=escape(title))
     for label, metrics in labels.items():
         cells = [f"{metrics[m].mean:.4f} ± {metrics[m].std:.4f}" if m in metrics else "-" for m in METRICS]
         defined = min(metrics[m].cases if m in metrics else 0 for m in METRICS)
         count = len(evaluation.cases)
-        table.add_row(label, str(count) if defined == count else f"{count} (hd95: {defined})", *cells)
+        table.add_row(escape(label), str(count) if defined == count else f"{count} (hd95: {defined})", *cells)
     console.print(table)
     if other is None:
         return
@@ -294,6 +317,6 @@ def _print_summary(console: Console, evaluation: Evaluation, other: Evaluation |
         console.print(
             f"{label}: Dice {difference.mean:+.4f} against {other.model} ({other.method}), "
             f"95 % interval {low:+.4f} to {high:+.4f}, "
-            f"p = {difference.p_value:.3g} (Wilcoxon, {difference.cases} pairs)",
+            f"p = {difference.p_value:.3g} (Wilcoxon, {difference.cases} pairs of {difference.patients} patients)",
             markup=False,
         )

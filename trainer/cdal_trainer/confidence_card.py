@@ -49,8 +49,13 @@ def describe(calibration: Calibration) -> str:
     """The outcome as a list for a model's card."""
     confidence, covered = calibration.confidence, calibration.covered
     seen = "that did not train the model"
-    if calibration.trained_on:
-        seen = f"(of those used here, {calibration.trained_on} trained the model, so that the factor is too small)"
+    if calibration.trained_on is None:
+        seen = "(whether they trained the model is not known)"
+    elif calibration.trained_on:
+        seen = (
+            f"(of these, {calibration.trained_on} or others of their patients trained the model, so that the factor is "
+            "too small)"
+        )
     lines = [
         f"The interval of a size runs from the voxels that win by more than {confidence.interval_scale:g} spreads of "
         f"the votes to those that lose by fewer. The factor is the smallest with which the intervals of all labels "

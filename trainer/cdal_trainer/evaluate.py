@@ -127,6 +127,9 @@ def _load_baseline(
         raise UsageError(f"the baseline '{name}' has no votes", where=path, remedy="leave them and --seed out")
     count = (manifest.votes if votes is None else votes) if method.voting else 1
     start = manifest.seed if seed is None else seed
+    for what, value, least in (("votes", count, 1), ("seed", start, 0)):
+        if value < least:
+            raise UsageError(f"{what} is {value}", where=path, remedy=f"give at least {least}")
     runner = method.engine(network, count, start, pick_device(device))
     return Trained(manifest, name, runner, count, start, count * method.evaluations, _BASELINE_BATCH)
 
@@ -143,24 +146,25 @@ def choose_cases(
 
     Args:
         data: see `labelled_cases`.
-        pattern: shell pattern of the names.
+        pattern: shell pattern of the names, of those that the split chooses.
         split: "held-out" for the cases that the model's record holds out; the `split.json` of a run, for its validation
             cases; or "K/N" for those that fold K of N holds out, among the cases and by the patients of the record.
         record: the model's.
         patient: how to find the patient in a name instead of the record's way.
 
     Raises:
-        UsageError: if there are no data, the split is none of these, or it names a case that the data do not hold; or
-            if a patient is given that no fold asks for.
+        UsageError: if there are no data, the split is none of these, or it names a case that the data do not hold; if
+            the pattern leaves none; or if a patient is given that no fold asks for.
         TrainingError: if the data are unusable.
     """
     fold, slash, folds = (split or "").partition("/")
     by_fold = bool(slash) and fold.isdecimal() and folds.isdecimal()
     if patient is not None and not by_fold:
         raise UsageError("only a fold asks for the patient in a name", remedy="give the split as K/N, or no patient")
-    cases = labelled_cases(data, pattern)
     if split is None:
+        cases = labelled_cases(data, pattern)
         return cases, f"all {len(cases)}" if pattern == "*" else f"{len(cases)} named {pattern}"
+    cases = labelled_cases(data)
     if split == "held-out":
         chosen, words = _held_out(cases, record, data), "the model's split"
     elif by_fold:
@@ -176,13 +180,25 @@ def choose_cases(
             raise UsageError(
                 f"the data hold no case '{missing[0]}', which the split names", where=data, remedy="give the run's data"
             )
-    return chosen, f"{len(chosen)} held out by {words}"
+    named = [case for case in chosen if fnmatchcase(case.name, pattern)]
+    if not named:
+        raise UsageError(
+            f"none of the {len(chosen)} cases that {words} holds out is named like '{pattern}'",
+            where=data,
+            remedy="correct the pattern",
+        )
+    return named, f"{len(named)} held out by {words}" + ("" if pattern == "*" else f" and named {pattern}")
 
 
 def _held_out(cases: list[LabelledCase], record: SplitRecord | None, data: Path) -> list[LabelledCase]:
     """The cases that a record holds out, every one of them."""
     if record is None:
         raise UsageError("this model carries no record of its split", remedy="give the split.json of its run, or K/N")
+    if not record.held_out:
+        raise UsageError(
+            "this model's record holds out no case that had not trained it or what it started from",
+            remedy="give cases that it has not seen, without --split",
+        )
     chosen = [case for case in cases if name_hash(case.name) in record.held_out]
     if not chosen or len(chosen) < len(record.held_out):
         raise UsageError(
@@ -208,6 +224,7 @@ def evaluate(
     *,
     chosen: str = "all",
     trained_on: int | None = None,
+    patient: Callable[[str], str] = lambda name: name,
     on_case: Callable[[CaseScore], None] = lambda _: None,
 ) -> Evaluation:
     """Segment labelled cases and score the masks on the grid of their files.
@@ -219,6 +236,7 @@ def evaluate(
         cases: what to score.
         chosen: how they were chosen, in words.
         trained_on: how many of them trained the model; None where that is not known.
+        patient: whose a case of a name is.
         on_case: called after each.
 
     Raises:
@@ -235,7 +253,7 @@ def evaluate(
         spacing = None if study.spacing is None else study.spacing[: 2 if study.planar else 3]
         a, b = (array[..., 0] if study.planar else array for array in (mask, truth))
         scores = {label.name: score_mask(a == label.value, b == label.value, spacing) for label in manifest.labels}
-        scored.append(CaseScore(case.name, scores))
+        scored.append(CaseScore(case.name, scores, patient(case.name)))
         title = f"{case.name}  Dice {scored[-1].mean_dice:.3f}"
         panels[case.name] = Panel.of_volume(
             title, np.moveaxis(study.image, -1, 0), np.moveaxis(truth, -1, 0), np.moveaxis(mask, -1, 0)

@@ -26,10 +26,17 @@ _TOLD = ("model", "method", "engine", "votes", "seed", "evaluations", "chosen", 
 
 @dataclass(frozen=True)
 class CaseScore:
-    """The scores of one case by label name."""
+    """The scores of one case.
+
+    Attributes:
+        case: its name.
+        scores: by label name.
+        patient: whose it is; "" for one of its own.
+    """
 
     case: str
     scores: dict[str, Score]
+    patient: str = ""
 
     @property
     def mean_dice(self) -> float:
@@ -82,7 +89,7 @@ class Evaluation:
             )
 
     def against(self, other: Evaluation) -> dict[str, Difference]:
-        """The paired difference in Dice, by label.
+        """The paired difference in Dice, by label; cases of one patient, as named here, are no independent ones.
 
         Raises:
             UsageError: if the other was scored on other cases or labels.
@@ -93,6 +100,7 @@ class Evaluation:
             name: compare_paired(
                 [case.scores[name].dice for case in self.cases],
                 [theirs[case.case].scores[name].dice for case in self.cases],
+                [case.patient or case.case for case in self.cases],
             )
             for name in self.summary
         }
@@ -106,7 +114,11 @@ class Evaluation:
             for label, metrics in self.summary.items()
         }
         data["cases"] = [
-            {"case": case.case, "scores": {label: _defined(asdict(score)) for label, score in case.scores.items()}}
+            {
+                "case": case.case,
+                "patient": case.patient or case.case,
+                "scores": {label: _defined(asdict(score)) for label, score in case.scores.items()},
+            }
             for case in self.cases
         ]
         return data
@@ -121,7 +133,11 @@ class Evaluation:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             cases = [
-                CaseScore(entry["case"], {label: _score(values) for label, values in entry["scores"].items()})
+                CaseScore(
+                    entry["case"],
+                    {label: _score(values) for label, values in entry["scores"].items()},
+                    entry.get("patient", ""),  # older files have none
+                )
                 for entry in data["cases"]
             ]
             return cls(**{name: data[name] for name in _TOLD if name in data}, cases=cases)

@@ -30,6 +30,7 @@ class Progress:
         seconds_left: estimate for the rest of the run, validations and the scoring at the end included.
         samples_per_second: since the last report, over all devices; validations and saving not counted.
         dice: by label, where a validation has just been made.
+        at_least: whether no validation has been made, so that `seconds_left` knows of none.
         final: whether `dice` is that of the best weights on all held-out cases with all votes.
     """
 
@@ -39,6 +40,7 @@ class Progress:
     seconds_left: float
     samples_per_second: float
     dice: Mapping[str, float] = field(default_factory=dict)
+    at_least: bool = False
     final: bool = False
 
 
@@ -76,6 +78,11 @@ class Clock:
         """A validation is done."""
         passed = self.lap()
         self._validation = (self._validation + passed) / 2 if self._validation else passed
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has met a validation, too."""
+        return self._validation > 0
 
     def seconds_left(self, step: int) -> float:
         """Steps and validations that are still to come, at their recent pace."""

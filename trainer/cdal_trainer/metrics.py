@@ -111,22 +111,33 @@ class Difference:
 
     Attributes:
         mean: of the first model's value minus the second's.
-        interval: 95 % bootstrap interval of that mean.
-        p_value: two-sided Wilcoxon signed-rank test; 1 where nothing differs.
+        interval: 95 % bootstrap interval of that mean; patients are drawn, with all their cases.
+        p_value: two-sided Wilcoxon signed-rank test of the patients' means; 1 where nothing differs.
         cases: number of pairs.
+        patients: that they are of, who alone are independent of each other.
     """
 
     mean: float
     interval: tuple[float, float]
     p_value: float
     cases: int
+    patients: int
 
 
-def compare_paired(first: Sequence[float], second: Sequence[float]) -> Difference:
-    """Compare two models case by case."""
+def compare_paired(
+    first: Sequence[float], second: Sequence[float], patients: Sequence[str] | None = None
+) -> Difference:
+    """Compare two models case by case.
+
+    Args:
+        first: a value a case.
+        second: the other model's, of the same cases.
+        patients: whose cases they are; None where each is of another.
+    """
     differences = np.asarray(first, float) - np.asarray(second, float)
-    rng = np.random.default_rng(0)
-    means = rng.choice(differences, (_RESAMPLES, len(differences))).mean(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    p_value = float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
-    return Difference(float(differences.mean()), (float(low), float(high)), p_value, len(differences))
+    _, owner = np.unique(range(len(differences)) if patients is None else patients, return_inverse=True)
+    sums, counts = np.bincount(owner, differences), np.bincount(owner)
+    drawn = np.random.default_rng(0).integers(len(sums), size=(_RESAMPLES, len(sums)))
+    low, high = np.percentile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), (2.5, 97.5))
+    p_value = float(stats.wilcoxon(sums / counts).pvalue) if sums.any() else 1.0
+    return Difference(float(differences.mean()), (float(low), float(high)), p_value, len(differences), len(sums))

@@ -87,11 +87,11 @@ def _draw_panel(axes: Axes, panel: Panel, labels: Sequence[Label]) -> None:
     channels = panel.image if len(panel.image) == 3 else panel.image[len(panel.image) // 2][None]
     low, high = np.percentile(channels, (0.5, 99.5))
     shown = np.clip((channels - low) / max(float(high - low), 1e-6), 0, 1).transpose(1, 2, 0)
-    axes.imshow(shown.squeeze(), cmap="gray", interpolation="nearest")
+    axes.imshow(shown[..., 0] if shown.shape[2] == 1 else shown, cmap="gray", interpolation="nearest")
     axes.set_title(panel.title, fontsize=9)
     for label in labels:
         for mask, colour, style in ((panel.prediction, _rgb(label), "solid"), (panel.truth, "white", "dashed")):
-            if (inside := mask == label.value).any():
+            if (inside := mask == label.value).any() and min(inside.shape) > 1:  # else there is no contour to draw
                 axes.contour(inside, levels=[0.5], colors=[colour], linestyles=style, linewidths=1.1)
 
 

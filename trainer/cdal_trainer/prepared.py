@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -67,8 +68,8 @@ def read_label(case: LabelledCase, study: Study, values: set[int]) -> NDArray[np
     In a picture of a single label, white (255) stands for it.
 
     Raises:
-        TrainingError: if it cannot be read, shape or place differ from the image's, or a value is neither 0 nor in
-            `values`.
+        TrainingError: if it cannot be read, shape or place differ from the image's, a value is neither 0 nor in
+            `values`, or a picture is transparent in places.
     """
     try:
         label = _read(case.name, case.label)
@@ -84,6 +85,12 @@ def read_label(case: LabelledCase, study: Study, values: set[int]) -> NDArray[np
         raise TrainingError(
             "the label map lies elsewhere than its image", where=case.label, remedy="correct the affine"
         )
+    if label.planar and _partly_transparent(case.label):
+        raise TrainingError(
+            "the label map is transparent in places, which says nothing of labels",
+            where=case.label,
+            remedy="save it in gray, without an alpha channel",
+        )
     if not (label.image == label.image[:1]).all():
         raise TrainingError("the label map is a colour picture", where=case.label, remedy="save it in gray")
     stored = label.image[0]
@@ -95,6 +102,15 @@ def read_label(case: LabelledCase, study: Study, values: set[int]) -> NDArray[np
         )
     mask: NDArray[np.uint8] = stored.astype(np.uint8)
     return mask
+
+
+def _partly_transparent(path: Path) -> bool:
+    """Whether a picture, which is read without its transparency, hides something in it."""
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        return False
+    with Image.open(path) as picture:
+        alpha = picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
+    return alpha is not None and alpha.getextrema()[0] != alpha.getextrema()[1]
 
 
 def prepare_case(case: LabelledCase, plan: Plan, values: set[int]) -> PreparedCase:

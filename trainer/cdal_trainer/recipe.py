@@ -57,6 +57,7 @@ class Recipe:
             "diffusion.steps": self.diffusion.steps,
             "diffusion.votes": self.diffusion.votes,
             "discriminator.every": self.discriminator.every,
+            "discriminator.width": self.discriminator.width,
             "optimisation.steps": self.optimisation.steps,
             "optimisation.batch": self.optimisation.batch,
             "optimisation.accumulate": self.optimisation.accumulate,
@@ -68,19 +69,34 @@ class Recipe:
         optimisation, augmentation = self.optimisation, self.augmentation
         bounds: dict[str, tuple[float, float, float]] = {
             "data.foreground_share": (self.data.foreground_share, 0, 1),
+            "diffusion.beta_min": (self.diffusion.beta_min, 0, math.inf),
+            "discriminator.time_width": (self.discriminator.time_width, 4, math.inf),
+            "discriminator.r1_gamma": (self.discriminator.r1_gamma, 0, math.inf),
+            "optimisation.adam_betas": (max(map(abs, optimisation.adam_betas)), 0, 0.99999),
             "optimisation.ema": (optimisation.ema, 0, 1),
-            "augmentation.until": (augmentation.until, 0, 1),
+            "optimisation.seed": (optimisation.seed, 0, 2**63 - 1),
             "augmentation.scale": (min(augmentation.scale), 0.05, 20),
+            "augmentation.rotation": (augmentation.rotation, 0, 180),
             "augmentation.gamma_range": (min(augmentation.gamma_range), 0.05, 20),
+            "augmentation.noise_std": (augmentation.noise_std, 0, math.inf),
         }
-        signs = ("seed", "warmup", "lr_generator", "lr_discriminator", "lr_final", "grad_clip")
+        signs = ("warmup", "lr_generator", "lr_discriminator", "lr_final", "grad_clip")
         bounds |= {f"optimisation.{name}": (getattr(optimisation, name), 0, math.inf) for name in signs}
+        odds = ("until", "affine", "flip", "turn", "colour", "histogram", "gamma", "bias", "occlusion", "noise", "blur")
+        bounds |= {f"augmentation.{name}": (getattr(augmentation, name), 0, 1) for name in odds}
         for name, (value, low, high) in bounds.items():
             if not low <= value <= high:
                 raise UsageError(f"{name} is {value:g}", remedy=f"give {low:g} to {high:g}")
         if augmentation.colour and (self.plan.channels, self.plan.context) != (3, 0):
             raise UsageError("augmentation.colour is for RGB pictures", remedy="set it to 0")
+        if self.discriminator.time_width % 2:
+            raise UsageError(f"discriminator.time_width is {self.discriminator.time_width}", remedy="give an even one")
         crop, divisor = self.data.crop, self.network.divisor
+        if augmentation.turn and crop[0] != crop[1]:
+            raise UsageError(
+                f"augmentation.turn makes slices of {crop} ones of {crop[::-1]}",
+                remedy="set it to 0, or give data.crop equal sides",
+            )
         if any(side % divisor for side in crop):
             raise UsageError(f"data.crop is {crop}", remedy=f"give multiples of {divisor}")
         if min(crop) < SMALLEST_SIDE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from cdal_sdk.atomic import atomic
@@ -14,7 +14,7 @@ from cdal_sdk.errors import TrainingError, UsageError
 from cdal_trainer.prepared import PreparedCase
 from cdal_trainer.settings import Data
 
-__all__ = ["bind_cases", "describe_split", "record_split", "split_folds"]
+__all__ = ["bind_cases", "describe_split", "patient_by", "record_split", "seen_in_training", "split_folds"]
 
 
 def split_folds(
@@ -29,8 +29,8 @@ def split_folds(
         names: of all cases.
         folds: number of parts.
         fold: the one that is held out, from 0.
-        patient: regular expression that finds the patient in a case's name, such as "^.{12}"; where it is empty, each
-            case is a patient.
+        patient: regular expression that finds the patient in a case's name, such as "^.{12}": what its first group
+            matches, or all of it if it has none; where it is empty, each case is a patient.
         per_patient: so many consecutively numbered cases are one patient: with 2, those that end in 1 and 2, 3 and 4.
 
     Raises:
@@ -59,12 +59,13 @@ def _patient(name: str, expression: str, per_patient: int) -> str:
         found = re.search(expression, name)
     except re.error as error:
         raise UsageError(f"'{expression}' is no regular expression ({error})", remedy="correct data.patient") from None
-    if found is None:
+    group = 0 if found is None or not found.re.groups else 1
+    if found is None or found[group] is None:
         raise TrainingError(
             f"'{expression}' finds no patient in the name '{name}'",
             remedy="correct data.patient, or name the case alike",
         )
-    patient = found.group() if expression else name
+    patient = found[group] if expression else name
     if per_patient == 1:
         return patient
     numbered = re.fullmatch(r"(.*?)(\d+)\D*", patient, re.DOTALL)
@@ -89,6 +90,11 @@ def record_split(
         initial: record of the model that the run starts from; what trained that one has trained this one, too.
     """
     before = set() if initial is None else set(initial.training)
+
+    def patient(name: str) -> str:
+        return _patient(name, settings.patient, settings.per_patient)
+
+    spoilt = {patient(name) for name in (*training, *held_out) if name_hash(name) in before}
     return SplitRecord(
         settings.cases,
         settings.patient,
@@ -96,15 +102,48 @@ def record_split(
         settings.folds,
         fold,
         training=tuple(sorted({*map(name_hash, training), *before})),
-        held_out=tuple(sorted({*map(name_hash, held_out)} - before)),
+        held_out=tuple(sorted(name_hash(name) for name in held_out if patient(name) not in spoilt)),
     )
 
 
 def describe_split(record: SplitRecord, training: list[str], held_out: list[str]) -> str:
     """The split in words, for the model card."""
     text = f"fold {record.fold} of {record.folds}: {len(training)} cases for training, {len(held_out)} for validation"
-    seen = record.trained_on(held_out)
-    return f"{text}, {seen} of which trained the model it started from" if seen else text
+    seen = len(held_out) - len(record.held_out)
+    return f"{text}, {seen} of which are of patients that trained the model it started from" if seen else text
+
+
+def patient_by(record: SplitRecord | None, expression: str | None = None) -> Callable[[str], str]:
+    """Finds the patient in a case's name by the rule of a model's record.
+
+    A name that the rule does not fit is of a patient of its own, as every name is where there is no record.
+
+    Args:
+        record: the model's.
+        expression: another one than the record's.
+    """
+    rule = record.patient if record is not None and expression is None else expression or ""
+
+    def patient(name: str) -> str:
+        try:
+            return _patient(name, rule, 1 if record is None else record.per_patient)
+        except TrainingError:
+            return name
+
+    return patient
+
+
+def seen_in_training(record: SplitRecord, names: Iterable[str], known: Iterable[str]) -> int:
+    """How many cases trained a model themselves or are of a patient who did.
+
+    Args:
+        record: the model's.
+        names: of the cases.
+        known: names in which the other cases of a patient are looked for, since a record keeps none.
+    """
+    patient, trained = patient_by(record), set(record.training)
+    patients = {patient(name) for name in {*names, *known} if name_hash(name) in trained}
+    return sum(patient(name) in patients for name in names)
 
 
 def bind_cases(path: Path, training: Iterable[PreparedCase], validation: Iterable[PreparedCase]) -> None:

@@ -8,21 +8,22 @@ import shlex
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import cast
 
 import msgspec
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from cdal_sdk.atomic import atomic, unfinished
 from cdal_sdk.bundle import load_checkpoint, read_split, save_checkpoint
 from cdal_sdk.engines import Engine
-from cdal_sdk.errors import TrainingError
+from cdal_sdk.errors import TrainingError, UsageError
 from cdal_trainer.batches import Batch, SliceBatches
-from cdal_trainer.cases import labelled_cases
+from cdal_trainer.cases import LabelledCase, labelled_cases
 from cdal_trainer.hardware import Hardware
 from cdal_trainer.logbook import Clock, Logbook, Progress
 from cdal_trainer.pictures import Panel, draw_panels
@@ -68,31 +69,48 @@ def train(
         The path of `best.pt`.
 
     Raises:
-        UsageError: if there are no data, no such fold, or another setting is impossible.
+        UsageError: if there are no data, no such fold, or another setting is impossible; or if another run is at work
+            in `out`.
         TrainingError: on unusable data, a folder of another run or of other data (naming the case), or divergence
             (naming the step).
         OutputError: on a full disk; the last checkpoint stays whole.
     """
     fabric = hardware.fabric()
-    values = {label.value for label in recipe.labels}
     found = {case.name: case for case in labelled_cases(data, recipe.data.cases)}
     settings, initial = recipe.data, recipe.optimisation.initial
     training, held_out = split_folds(list(found), settings.folds, fold, settings.patient, settings.per_patient)
-    split = record_split(settings, fold, training, held_out, read_split(initial) if initial else None)
-    words = describe_split(split, training, held_out)
-    if fabric.is_global_zero and len(split.held_out) < len(held_out):
-        _log.warning("%s: validation will look better than it is", words)
-    state = TrainingState(recipe, fabric, words, split)
+    before = read_split(initial) if initial else None
+    split = record_split(settings, fold, training, held_out, before)
+    words, known = describe_split(split, training, held_out), not initial or before is not None
+    if not known:
+        words += f"; which cases trained '{initial}', from which it started, is not known"
+    if fabric.is_global_zero and (not known or len(split.held_out) < len(held_out)):
+        _log.warning("%s: validation %s look better than it is", words, "will" if known else "may")
+    state = TrainingState(recipe, fabric, words, split if known else None)
+    sides = [[found[name] for name in names] for names in (training, held_out)]
+    with _claimed(out) if fabric.is_global_zero else nullcontext():
+        _train(state, sides, out, cache or out / "prepared", hardware.workers, report)
+    return out / "best.pt"
+
+
+def _train(
+    state: TrainingState,
+    sides: list[list[LabelledCase]],
+    out: Path,
+    cache: Path,
+    workers: int,
+    report: Callable[[Progress], None],
+) -> None:
+    """Train on one side of the cases, validating on the other, from where the run folder stands."""
+    recipe, fabric = state.recipe, state.fabric
     if (out / "last.pt").exists():
         state.restore(out / "last.pt")
-    cache = cache or out / "prepared"
     if fabric.is_global_zero:
         _tidy(out)
         _tidy(cache, 0.0 if cache == out / "prepared" else _ABANDONED_SECONDS)
     fabric.barrier()
-    cases, validation = (
-        prepare_cases([found[name] for name in names], recipe.plan, values, cache) for names in (training, held_out)
-    )
+    values = {label.value for label in recipe.labels}
+    cases, validation = (prepare_cases(side, recipe.plan, values, cache) for side in sides)
     if fabric.is_global_zero:
         _bind_recipe(out / "recipe.json", recipe)
         bind_cases(out / "split.json", cases, validation)
@@ -103,8 +121,8 @@ def train(
         batches,
         batch_size=None,
         sampler=range(state.step, len(batches)),
-        num_workers=hardware.workers,
-        prefetch_factor=4 if hardware.workers else None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
     )
     loaded = cast("Iterable[Batch]", fabric.setup_dataloaders(loader, use_distributed_sampler=False))  # one, so no list
     running = _run(state, loaded, validation, out)
@@ -118,7 +136,28 @@ def train(
     else:
         deque(running, maxlen=0)  # the first device alone validates, writes and tells
     fabric.barrier()
-    return out / "best.pt"
+
+
+@contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """The run folder for this run alone.
+
+    Raises:
+        UsageError: if another run is at work in it.
+    """
+    lock = FileLock(out / ".lock")
+    with suppress(OSError, NotImplementedError):  # of a file system without locks; whoever writes tells of others
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(
+                "another run is at work in this folder", where=out, remedy="wait for it, or give another --out"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _run(
@@ -127,7 +166,7 @@ def _run(
     """Train over the batches, validating and saving on the way."""
     settings, fabric = state.recipe.optimisation, state.fabric
     clock, saved = (
-        Clock(settings.steps, settings.validate_every, _final_share(state.recipe, validation)),
+        Clock(settings.steps, settings.validate_every, _final_share(state, validation)),
         time.monotonic(),
     )
     window, seconds, window_start = defaultdict[str, list[float]](list), 0.0, state.step
@@ -157,7 +196,9 @@ def _run(
                 seconds_left=clock.seconds_left(state.step),
                 samples_per_second=samples / seconds,
                 dice=dice,
+                at_least=not clock.complete,
             )
+            clock.lap()  # what the caller did with it is no part of a step
             window.clear()
             window_start, seconds = state.step, 0.0
 
@@ -181,10 +222,11 @@ def _fresh_start(settings: Optimisation, out: Path) -> str:
     return f"start anew, with --out NEW {text}, or check the images for extreme values"
 
 
-def _final_share(recipe: Recipe, validation: list[PreparedCase]) -> float:
+def _final_share(state: TrainingState, validation: list[PreparedCase]) -> float:
     """How long the scoring at the end takes, in validations."""
-    few = min(recipe.data.validation_cases, len(validation)) * recipe.data.validation_votes
-    return len(validation) * recipe.diffusion.votes / few
+    recipe = state.recipe
+    votes = recipe.diffusion.votes / recipe.data.validation_votes if state.method.voting else 1
+    return votes * len(validation) / min(recipe.data.validation_cases, len(validation))
 
 
 def _validate_and_save(state: TrainingState, validation: list[PreparedCase], out: Path) -> dict[str, float]:
@@ -222,9 +264,10 @@ def _validate(state: TrainingState, engine: Engine, cases: list[PreparedCase], o
 
     def keep(case: PreparedCase, mask: NDArray[np.uint8]) -> None:
         if len(panels) < _PICTURED:
-            panels.append(Panel.of_volume(case.name, case.images, case.labels, mask))
+            images = case.images[:, plan.context * plan.channels : (plan.context + 1) * plan.channels]  # not neighbours
+            panels.append(Panel.of_volume(case.name, images, case.labels, mask))
 
-    manifest = state.recipe.manifest()
+    manifest, plan = state.recipe.manifest(), state.recipe.plan
     dice = validate(engine, manifest, cases, on_mask=keep)
     with atomic(out / "validation.png") as aside:
         draw_panels(panels, manifest.labels, aside)
