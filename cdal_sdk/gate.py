@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,14 +13,14 @@ from numpy.typing import NDArray
 
 from cdal_sdk.bundle import Manifest
 from cdal_sdk.engines import BuiltEngine, Engine, ProbingEngine
-from cdal_sdk.errors import GateError
+from cdal_sdk.errors import CdalError, EngineError, GateError
 from cdal_sdk.example import example_study
 from cdal_sdk.masks import decide, dice, probabilities
 from cdal_sdk.planar_phantoms import chest, tissue
 from cdal_sdk.slicing import Plan, prepare
 from cdal_sdk.study import Source, Study
 
-__all__ = ["Agreement", "Gate", "Limits", "StepAgreement", "gate_images", "synthetic_images"]
+__all__ = ["Agreement", "Gate", "Limits", "StepAgreement", "gate_images", "judged_by", "synthetic_images"]
 
 _IMAGES_AT_FIRST_USE = 4
 _IMAGES_FOR_STEPS = 4
@@ -251,7 +252,13 @@ class Gate:
         decision, polarity = self.manifest.decision, self.manifest.polarity
         masks, shares, spreads, finite = [], [], [], True
         for images in self._batches():
-            mean, spread = (np.moveaxis(values, 1, 0) for values in engine.run(images))
+            try:
+                maps = engine.run(images)
+            except CdalError:
+                raise
+            except Exception as error:  # of a library that compiles at the first run, or lacks the memory
+                raise EngineError(f"it does not run here ({error})", where=f"engine '{engine.name}'") from error
+            mean, spread = (np.moveaxis(values, 1, 0) for values in maps)
             finite = finite and bool(np.isfinite(mean).all() and np.isfinite(spread).all())
             masks.append(decide(mean, self.manifest.labels, decision, polarity).ravel())
             share, width = probabilities(mean, spread, decision, polarity)
@@ -263,6 +270,21 @@ class Gate:
         for images in self.images:
             for start in range(0, len(images), self._batch):
                 yield images[start : start + self._batch]
+
+
+def judged_by(manifest: Manifest, images: Sequence[NDArray[np.float32]]) -> str:
+    """What identifies that by which a gate at a first use judges: the model's way to a mask, and images that travel.
+
+    Args:
+        manifest: of the model.
+        images: that travel with it; none stands for synthetic ones, which the manifest determines.
+    """
+    way = (manifest.labels, manifest.decision, manifest.polarity, manifest.plan)
+    digest = hashlib.sha256(repr(way).encode())
+    for array in images:
+        digest.update(repr(array.shape).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def gate_images(study: Study, plan: Plan, pixels: int) -> NDArray[np.float32]:

@@ -40,6 +40,7 @@ __all__ = ["EAGER", "arithmetic", "batched_way", "fused_mean", "measure_way", "w
 
 EAGER = ("published", "published-by-vote", "plain", "fused")
 _MANIFEST = PAPER["cxr"]
+_QUANTISERS = {"openvino-int8": "nncf", "tensorrt-rtx-int8": "onnxruntime"}  # needed to build, not to run
 _MOST_RUNS, _SECONDS = 15, 20.0  # a fast way runs more often than it must, for so long
 _Run = Callable[[NDArray[np.float32]], VoteMaps]
 
@@ -65,13 +66,12 @@ def batched_way(generator: Generator, sampling: Sampling) -> _Run:
 def ways() -> list[str]:
     """The eager ways, then every engine and precision that can run here, slowest first."""
     found, device = list(EAGER), pick_device("auto")
-    quantisable = importlib.util.find_spec("nncf") is not None
     for kind in reversed([kind for kind in ENGINES if device in kind.devices and kind.name != "torch"]):
         try:
             precisions: tuple[Precision, ...] = builder_of(kind).precisions(device)
         except CdalError:
             continue
-        if precisions == ("int8",) and not quantisable:
+        if kind.name in _QUANTISERS and importlib.util.find_spec(_QUANTISERS[kind.name]) is None:
             continue
         found += [f"{kind.name} {precision}" for precision in reversed(precisions)]
     return found

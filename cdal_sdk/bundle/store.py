@@ -6,7 +6,9 @@ import hashlib
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -43,6 +45,7 @@ __all__ = [
 
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
+_TRIES = 20  # of exports that replace one folder at the same moment
 GATE_FILE = "gate.safetensors"
 """Network inputs that travel with a model, on which engines are held against the reference; optional."""
 
@@ -187,13 +190,22 @@ def check_folder(folder: Path) -> None:
     Raises:
         OutputError: if it exists and is no model folder, or its place cannot be written.
     """
-    if folder.exists() and not (folder / MANIFEST_FILE).is_file():
+    if _is_foreign(folder):
         raise OutputError("this exists and is no model folder", where=folder, remedy="choose another --out")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)).rmdir()
     except OSError as error:
         raise _unwritable(folder, error) from error
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether something that is no model folder is there, and stays: not while another export exchanges one."""
+    for _ in range(_TRIES):
+        if not folder.exists() or (folder / MANIFEST_FILE).is_file():
+            return False
+        time.sleep(0.002)
+    return True
 
 
 def _unwritable(folder: Path, error: Exception) -> OutputError:
@@ -215,18 +227,23 @@ def replace_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def _swap(staging: Path, folder: Path) -> None:
-    """Put a finished folder in place of an older one."""
-    if not folder.exists():
-        staging.replace(folder)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-    folder.replace(old)
-    try:
-        staging.replace(folder)
-    except OSError:
-        old.replace(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    """Put a finished folder in place of an older one. Of several exports to it at once, the last one stays."""
+    for remaining in reversed(range(_TRIES)):
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+        try:
+            with suppress(FileNotFoundError):  # there is none, or another export is exchanging it
+                folder.replace(old)
+            staging.replace(folder)
+        except BaseException as error:
+            if (old / MANIFEST_FILE).exists():
+                with suppress(OSError):  # unless another export's is there by now
+                    old.replace(folder)
+            if not (remaining and isinstance(error, OSError)):
+                raise
+        else:
+            return
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def stored_weights(weights: Mapping[str, Tensor], *, half: bool) -> dict[str, Tensor]:

@@ -13,11 +13,18 @@ from cdal_sdk.engines.base import (
     build_engine,
     fold_for,
     fuse,
+    gpu_name,
     in_parts,
     pick_device,
 )
 from cdal_sdk.engines.cache import EngineCache, default_cache_folder
-from cdal_sdk.engines.choice import EngineRequest, make_engine, stored_engine_names, usable_precisions
+from cdal_sdk.engines.choice import (
+    EngineRequest,
+    fitting_precisions,
+    make_engine,
+    stored_engine_names,
+    usable_precisions,
+)
 from cdal_sdk.engines.fingerprint import GRAPH_VERSION, fingerprint
 from cdal_sdk.engines.fused import FoldedSampler, FusedSampler
 from cdal_sdk.engines.registry import (
@@ -55,8 +62,10 @@ __all__ = [
     "engine_kind",
     "engine_names",
     "fingerprint",
+    "fitting_precisions",
     "fold_for",
     "fuse",
+    "gpu_name",
     "in_parts",
     "make_engine",
     "pick_device",

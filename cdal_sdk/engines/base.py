@@ -32,6 +32,7 @@ __all__ = [
     "exact_float32",
     "fold_for",
     "fuse",
+    "gpu_name",
     "in_parts",
     "named_outputs",
     "noise_inputs",
@@ -155,6 +156,7 @@ class Builder(Protocol):
     needs_device: bool  # to build, not only to run
     takes_islands: bool  # single layers can stay in float32
     takes_free_noise: bool  # the noise can be an input
+    offers: tuple[Precision, ...]  # what it can be built in; `precisions` says what of it runs here
     takes_probes: bool  # it builds a `ProbingEngine`, in little time
 
     def precisions(self, device: str) -> tuple[Precision, ...]:
@@ -241,6 +243,11 @@ def cpu_threads() -> int:
     The other libraries know no such variable and take every core, of jobs beside this one too.
     """
     return torch.get_num_threads()
+
+
+def gpu_name(device: str) -> str:
+    """Which GPU there is, "" on a CPU or where there is none."""
+    return torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else ""
 
 
 def pick_device(device: Device) -> str:

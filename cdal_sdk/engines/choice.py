@@ -18,7 +18,7 @@ import torch
 
 from cdal_sdk.diffusion import Sampling
 from cdal_sdk.digest import sha256
-from cdal_sdk.engines.base import Builder, BuiltEngine, Precision, Target, build_engine
+from cdal_sdk.engines.base import Builder, BuiltEngine, Precision, Target, build_engine, gpu_name
 from cdal_sdk.engines.cache import EngineCache
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.engines.fingerprint import Fingerprint, differences, fingerprint
@@ -26,7 +26,14 @@ from cdal_sdk.engines.registry import EngineKind, builder_of, candidates, check_
 from cdal_sdk.errors import EngineError, GateError, MissingExtraError, OutputError
 from cdal_sdk.network import Generator
 
-__all__ = ["EngineRequest", "GateCheck", "make_engine", "stored_engine_names", "usable_precisions"]
+__all__ = [
+    "EngineRequest",
+    "GateCheck",
+    "fitting_precisions",
+    "make_engine",
+    "stored_engine_names",
+    "usable_precisions",
+]
 
 GateCheck = Callable[[BuiltEngine], str]
 """Holds an engine against the reference: returns its figures, or raises GateError."""
@@ -47,6 +54,7 @@ class EngineRequest:
         precision: that is asked for, or None for the fastest that passes the gate.
         stored: files of the model by name, checked against their hashes; engines may be among them.
         gate: for engines that it has not seen yet; None trusts them.
+        judged: identity of what the gate judges by (images, labels, decision); its verdicts hold for nothing else.
         cache: where built engines are kept; None keeps none.
         say: called with what takes long.
     """
@@ -59,12 +67,17 @@ class EngineRequest:
     precision: Precision | None = None
     stored: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
     gate: GateCheck | None = None
+    judged: str = ""
     cache: EngineCache | None = None
     say: Callable[[str], None] = _log.info
 
     def target(self, precision: Precision) -> Target:
         """What is to be built for it in a precision."""
         return Target(self.sampling, self.device, precision, self.weights_sha256, self.fixed_size)
+
+    def key(self, wanted: Fingerprint) -> Fingerprint:
+        """What an engine with a verdict of the gate is kept by."""
+        return wanted | {"judged": self.judged}
 
 
 def stored_engine_names(kind: EngineKind, suffix: str, target: Target) -> tuple[str, str]:
@@ -126,12 +139,26 @@ def usable_precisions(
             major, minor = torch.cuda.get_device_capability()
             what += f" (here: {torch.cuda.get_device_name()}, compute capability {major}.{minor})"
         raise EngineError(what, remedy="use --engine auto")
-    if wanted is None or len(available) == 1:
+    return fitting_precisions(kind, available, wanted)
+
+
+def fitting_precisions(
+    kind: EngineKind, available: tuple[Precision, ...], wanted: Precision | None
+) -> tuple[Precision, ...]:
+    """Of the precisions that an engine has, those to try, in order; see `usable_precisions`.
+
+    Raises:
+        EngineError: if none stands for the one that is wanted: nobody who asks for float32 gets less.
+    """
+    if wanted is None:
         return available
-    if wanted in available:
-        return (wanted,)
-    halves = [precision for precision in available if precision != "fp32" and wanted != "fp32"]
-    return (halves[0] if halves else "fp32",)
+    halves = [precision for precision in available if precision in ("fp16", "bf16") and wanted in ("fp16", "bf16")]
+    for precision in (wanted, *halves, "fp32"):
+        if precision in available:
+            return (precision,)
+    raise EngineError(
+        f"the engine '{kind.name}' does not compute in {wanted}", remedy=f"it has {' and '.join(available)}"
+    )
 
 
 def _first_precision(kind: EngineKind, request: EngineRequest) -> BuiltEngine:
@@ -161,7 +188,7 @@ def _obtain(kind: EngineKind, builder: Builder, request: EngineRequest, target: 
         engine = _stored(kind, builder, request, fitting)
         if engine is not None:
             return engine
-    wanted = fingerprint(kind.name, target, builder.environment(target.device))
+    wanted = request.key(fingerprint(kind.name, target, request.generator.config, builder.environment(target.device)))
     if request.cache is not None:
         verdict = request.cache.verdict(wanted)
         if verdict is not None and not verdict[0]:
@@ -177,6 +204,11 @@ def _obtain(kind: EngineKind, builder: Builder, request: EngineRequest, target: 
             except EngineError as error:
                 _log.warning("the kept engine %s does not open and is built again: %s", kind.name, error)
                 request.cache.drop(wanted)
+    if not (kind.automatic or target.calibration):
+        raise EngineError(
+            f"the model has no engine '{kind.name}' for these votes, this seed and this machine",
+            remedy="make one by cdal export --int8, with --data",
+        )
     request.say(f"building the engine {kind.name} in {target.precision}, once on this machine")
     return _build(builder, request, target, wanted)
 
@@ -223,7 +255,7 @@ def _storable(builder: Builder, target: Target) -> tuple[Target, ...]:
 
 def _stored(kind: EngineKind, builder: Builder, request: EngineRequest, target: Target) -> BuiltEngine | None:
     """The engine that came with the model, where it fits; where not, the log says in what."""
-    wanted = fingerprint(kind.name, target, builder.environment(target.device))
+    wanted = fingerprint(kind.name, target, request.generator.config, builder.environment(target.device))
     path, description = (request.stored.get(name) for name in stored_engine_names(kind, builder.suffix, target))
     if path is None or description is None:
         return None
@@ -241,13 +273,14 @@ def _stored(kind: EngineKind, builder: Builder, request: EngineRequest, target: 
     except EngineError as error:
         _log.warning("the stored engine %s is not used: %s", kind.name, error)
         return None
-    if not found.get("gate"):
-        _first_use(kind, engine, request, wanted | {"sha256": sha256(path)})
+    gpu = gpu_name(target.device)
+    if not found.get("gate") or found.get("gpu", "") != gpu:
+        _first_use(kind, engine, request, request.key(wanted | {"sha256": sha256(path), "gpu": gpu}))
     return engine
 
 
 def _first_use(kind: EngineKind, engine: BuiltEngine, request: EngineRequest, key: Fingerprint) -> None:
-    """Gate an engine that was built where it could not run; the verdict is kept.
+    """Gate an engine that was built where it could not run, or for another GPU; the verdict is kept.
 
     Raises:
         GateError: if it disagrees with the reference, now or earlier.

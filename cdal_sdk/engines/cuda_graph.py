@@ -84,6 +84,7 @@ class CudaGraphEngine:
 
 class _CudaGraphBuilder:
     suffix = ".cuda-graph.pt"
+    offers: tuple[Precision, ...] = ("fp16", "bf16")
     needs_device = True
     takes_islands = takes_free_noise = takes_probes = False
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from cdal_sdk.engines.base import Target
+from cdal_sdk.network import GeneratorConfig
 
 __all__ = ["GRAPH_VERSION", "differences", "fingerprint", "identity"]
 
@@ -16,12 +18,13 @@ GRAPH_VERSION = 4
 Fingerprint = dict[str, object]
 
 
-def fingerprint(engine: str, target: Target, environment: Mapping[str, str]) -> Fingerprint:
+def fingerprint(engine: str, target: Target, network: GeneratorConfig, environment: Mapping[str, str]) -> Fingerprint:
     """What an engine depends on. A stored engine with another fingerprint is stale or foreign.
 
     Args:
         engine: its name.
         target: what it is built for.
+        network: its layers, since weights do not tell all of them: no weight knows of a closing tanh.
         environment: versions and hardware, from its builder.
     """
     sampling = target.sampling
@@ -29,6 +32,11 @@ def fingerprint(engine: str, target: Target, environment: Mapping[str, str]) -> 
         "engine": engine,
         "graph_version": GRAPH_VERSION,
         "weights": target.weights_sha256,
+        "network": {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(network).items()
+            if name != "dropout"  # of training only
+        },
         "betas": list(sampling.schedule.betas),
         "label_shape": list(sampling.label_shape),
         "votes": sampling.votes,

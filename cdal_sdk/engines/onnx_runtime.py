@@ -51,6 +51,8 @@ class OnnxEngine:
             raise EngineError(
                 f"ONNX Runtime does not open this ({error})", where=where, remedy="export it again"
             ) from error
+        if _PROVIDERS[device] not in self._session.get_providers():
+            raise EngineError(f"ONNX Runtime does not reach {device} here", remedy="use --device cpu")
 
     def run(self, images: NDArray[np.float32], noise: SamplerNoise | None = None) -> VoteMaps:
         """See `Engine.run`; with other noise, where some is given and the graph has it free."""
@@ -67,6 +69,7 @@ class OnnxEngine:
 
 class _OnnxBuilder:
     suffix = ".onnx"
+    offers: tuple[Precision, ...] = ("fp16", "fp32")
     needs_device = False
     takes_islands = takes_free_noise = takes_probes = True
 

@@ -153,6 +153,7 @@ class OpenVinoEngine:
 
 class _OpenVinoBuilder:
     suffix = ".openvino.onnx"
+    offers: tuple[Precision, ...] = ("bf16", "fp32")
     needs_device = False
     takes_islands = False
     takes_free_noise = takes_probes = True

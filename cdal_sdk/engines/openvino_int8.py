@@ -36,6 +36,7 @@ _LARGEST = 96  # side of a calibrating image: NNCF keeps the maps of every layer
 
 class _Int8Builder:
     suffix = ".openvino-int8.zip"
+    offers: tuple[Precision, ...] = ("int8",)
     needs_device = False
     takes_islands = takes_free_noise = False
     takes_probes = True

@@ -182,6 +182,7 @@ class Builder:
 
     name = "tensorrt-rtx"
     suffix = ".tensorrt-rtx.engine"
+    offers: tuple[Precision, ...] = ("fp16", "fp32")
     needs_device = False
     takes_islands = True
     takes_free_noise = takes_probes = False

@@ -13,6 +13,7 @@ __all__ = ["BUILDER"]
 class _Int8Builder(tensorrt_rtx.Builder):
     name = "tensorrt-rtx-int8"
     suffix = ".tensorrt-rtx-int8.engine"
+    offers: tuple[Precision, ...] = ("int8",)
     takes_islands = False
 
     def precisions(self, device: str) -> tuple[Precision, ...]:

@@ -64,6 +64,7 @@ class TorchTensorRtEngine:
 
 class _TorchTensorRtBuilder:
     suffix = ".tensorrt.ts"
+    offers: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
     needs_device = True
     takes_islands = takes_free_noise = takes_probes = False
 

@@ -76,6 +76,7 @@ def _tensors(noise: SamplerNoise | None) -> list[Tensor]:
 
 class _TorchScriptBuilder:
     suffix = ".torchscript.pt"
+    offers: tuple[Precision, ...] = ("fp32",)
     needs_device = True  # constants of the trace live on the device
     takes_islands = False
     takes_free_noise = takes_probes = True

@@ -32,7 +32,7 @@ from cdal_sdk.engines import (
 )
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.errors import CdalError, EngineError, ReadError, UsageError
-from cdal_sdk.gate import Gate, synthetic_images
+from cdal_sdk.gate import Gate, judged_by, synthetic_images
 from cdal_sdk.masks import decide, measure, probabilities
 from cdal_sdk.readers import CaseFiles, IsolatedReader, discover, read_study
 from cdal_sdk.segmenter.result import Result, Timing, as_cdal_error, check_read_timeout, timed
@@ -126,9 +126,11 @@ class Segmenter:
         self.read_timeout = read_timeout
         place = pick_device(device)
 
+        travelling = loaded.gate_images()
+
         def gate(candidate: BuiltEngine) -> str:  # built only when an engine is new here
             reference = TorchEngine(loaded.generator, sampling, place)
-            return Gate(manifest, reference, loaded.gate_images() or synthetic_images(manifest))(candidate)
+            return Gate(manifest, reference, travelling or synthetic_images(manifest))(candidate)
 
         request = EngineRequest(
             generator=loaded.generator,
@@ -139,6 +141,7 @@ class Segmenter:
             precision=precision,
             stored=loaded.files,
             gate=gate,
+            judged=judged_by(manifest, travelling),
             cache=EngineCache(default_cache_folder()),
             say=progress or _log.info,
         )

@@ -74,7 +74,7 @@ def export_model(
         say: called with what happens.
 
     Raises:
-        UsageError: if it would replace its own source, or an engine does not exist.
+        UsageError: if it would replace its own source, an engine does not exist, or there are no images to keep.
         OutputError: if the folder cannot be written; before anything is built, where that can be told.
         ModelError: if the checkpoint is unusable or its weights overflow half precision.
         EngineError: if an engine cannot be built.
@@ -86,7 +86,10 @@ def export_model(
     sampling = model.manifest.sampling(options.votes, options.seed)
     manifest = replace(model.manifest, votes=sampling.votes, seed=sampling.seed)
     check_folder(out)
-    images = choose_images(manifest, options.data, model.gate_images(), int8=options.int8)
+    travelling = model.gate_images()
+    if options.keep_images and options.data is None and not travelling:
+        raise UsageError("there are no images to keep", remedy="give some by --data")
+    images = choose_images(manifest, options.data, travelling, int8=options.int8)
     weights = stored_weights(model.generator.state_dict(), half=options.precision == "fp16")
     generator = Generator(manifest.network).eval().requires_grad_(False)
     generator.load_state_dict({name: value.float() for name, value in weights.items()})

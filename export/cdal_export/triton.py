@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def model_config(manifest: Manifest, engine: str, name: str, batch: BatchProfile
     height, width = manifest.plan.canvas if fixed else (-1, -1)
     named = engine == "onnx"  # libtorch knows inputs and outputs by their place only
     return _CONFIG.format(
-        description=manifest.description,
+        description=" ".join(manifest.description.split()),
         name=name,
         backend=backend.line,
         instance=backend.instance,
@@ -85,6 +86,11 @@ def model_config(manifest: Manifest, engine: str, name: str, batch: BatchProfile
         best=batch.best,
         most=batch.most,
     )
+
+
+def _model_name(name: str) -> str:
+    """A model's name as that of a folder in the repository, which it cannot leave."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "model"
 
 
 def write_repository(exported: Exported, folder: Path) -> list[Path]:
@@ -101,7 +107,7 @@ def write_repository(exported: Exported, folder: Path) -> list[Path]:
     batch, written = BatchProfile(), []
     for engine in exported.engines:
         backend = _BACKENDS[engine.name]
-        name = f"{exported.manifest.name}-{engine.name}"
+        name = f"{_model_name(exported.manifest.name)}-{engine.name}"
         model, config = folder / name / "1" / backend.file, folder / name / "config.pbtxt"
         try:
             model.parent.mkdir(parents=True, exist_ok=True)

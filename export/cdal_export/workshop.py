@@ -25,6 +25,8 @@ from cdal_sdk.engines import (
     engine_kind,
     engine_names,
     fingerprint,
+    fitting_precisions,
+    gpu_name,
     pick_device,
     stored_engine_names,
     usable_precisions,
@@ -93,7 +95,8 @@ class Workshop:
             GateError: if one disagrees with the reference.
         """
         names = dict.fromkeys(map(self._quantised, self.options.engines) if self.options.int8 else self.options.engines)
-        return [self._automatic() if name == "auto" else self._named(engine_kind(name)) for name in names]
+        made = [self._automatic() if name == "auto" else self._named(engine_kind(name)) for name in names]
+        return list({engine.file: (engine, files) for engine, files in made}.values())  # auto may be one of the others
 
     @staticmethod
     def _quantised(name: str) -> str:
@@ -127,8 +130,7 @@ class Workshop:
         """An engine that somebody asked for."""
         builder, device = self._builder(kind)
         precision: Precision = "int8" if kind.name.endswith(_INT8) else self.options.precision
-        if builder.precisions(device):
-            precision = usable_precisions(kind, builder, device, precision)[0]
+        precision = fitting_precisions(kind, builder.precisions(device) or builder.offers, precision)[0]
         return self._make(kind, builder, device, precision)
 
     def _builder(self, kind: EngineKind) -> tuple[Builder, str]:
@@ -224,7 +226,8 @@ class Workshop:
         engine_name, description_name = stored_engine_names(kind, builder.suffix, target)
         description = path.with_name(f"{kind.name}.json")
         content = {
-            "fingerprint": fingerprint(kind.name, target, builder.environment(target.device)),
+            "fingerprint": fingerprint(kind.name, target, self.generator.config, builder.environment(target.device)),
+            "gpu": gpu_name(target.device),
             "gate": None if engine.agreement is None else str(engine.agreement),
             "steps": [str(step) for step in engine.steps],
             "rehearsal": None if engine.rehearsal is None else str(engine.rehearsal),

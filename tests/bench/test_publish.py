@@ -85,6 +85,7 @@ def test_the_engines_speed_as_data_and_as_tables(tmp_path):
     assert "Measured: volumes on 2026-11-25 (commit abc); exports on 2026-11-24." in text
     assert "| nuclei | openvino | bf16 | 33 s, refused by the gate | 2.2 GB |" in text
     assert text in engine_sections(tmp_path)
+    assert "Fastest: openvino-int8" in speed_sections(replace(SPEED, rows=SPEED.rows[-1:])), "where there is no other"
     (tmp_path / "broken.json").write_text("{}")
     with pytest.raises(ReadError, match="engine_speed"):
         read_speed(tmp_path / "broken.json")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -198,16 +201,36 @@ def test_an_interrupted_write_leaves_the_old_folder_whole(folder, monkeypatch, e
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_a_swap_that_fails_brings_the_old_folder_back(folder, monkeypatch):
+WRITES = """
+import sys
+from bundle.conftest import MANIFEST, weights
+from cdal_sdk.bundle import write_model_folder
+for _ in range(40):
+    write_model_folder(__import__("pathlib").Path(sys.argv[1]), MANIFEST, weights())
+"""
+
+
+def test_two_that_write_one_folder_leave_one_whole(folder):
+    order = [sys.executable, "-c", WRITES, str(folder)]
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(root), str(root / "tests")))}
+    writers = [subprocess.Popen(order, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]  # noqa: S603
+    assert [writer.communicate(timeout=120)[1] for writer in writers] == ["", ""]
+    assert load_model(folder).manifest.name == MANIFEST.name
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize("error", [OSError("refused"), KeyboardInterrupt()], ids=["refusal", "interrupt"])
+def test_a_swap_that_fails_brings_the_old_folder_back(folder, monkeypatch, error):
     replace_path = Path.replace
 
     def fail(self, target):
         if Path(target) == folder and "-old-" not in self.name:
-            raise OSError("refused")
+            raise error
         return replace_path(self, target)
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OutputError):
+    with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt):
         write_model_folder(folder, replace(MANIFEST, votes=9), weights(1))
     monkeypatch.undo()
     assert load_model(folder).manifest.votes == MANIFEST.votes

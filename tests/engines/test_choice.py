@@ -26,10 +26,12 @@ from cdal_sdk.engines import (
     choice,
     engine_names,
     fingerprint,
+    fitting_precisions,
     make_engine,
     registry,
     stored_engine_names,
 )
+from cdal_sdk.engines.fingerprint import differences
 from cdal_sdk.errors import EngineError, GateError, MissingExtraError, OutputError, UsageError
 from cdal_sdk.network import Generator
 from tests.tiny_model import VOLUME, tiny_generator
@@ -105,6 +107,50 @@ def test_a_missing_library_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(MissingExtraError, match=r"needs the package 'openvino'.*cdal-sdk\[openvino\]"):
         registry.builder_of(registry.engine_kind("openvino"))
     assert registry.builder_of(registry.engine_kind("torchscript")), "every installation has this one"
+
+
+@pytest.mark.parametrize(
+    ("available", "wanted", "found"),
+    [
+        (("bf16", "fp32"), None, ("bf16", "fp32")),
+        (("bf16", "fp32"), "fp16", ("bf16",)),
+        (("fp16", "bf16"), "bf16", ("bf16",)),
+        (("fp32",), "fp16", ("fp32",)),
+        (("bf16", "fp32"), "fp32", ("fp32",)),
+        (("int8",), None, ("int8",)),
+        (("int8",), "int8", ("int8",)),
+        (("fp16", "bf16"), "fp32", None),
+        (("int8",), "fp32", None),
+        (("int8",), "bf16", None),
+    ],
+)
+def test_nobody_gets_less_precision_than_asked_for(available, wanted, found) -> None:
+    kind = EngineKind("some", "some", ("cpu",))
+    if found is not None:
+        assert fitting_precisions(kind, available, wanted) == found
+        return
+    with pytest.raises(EngineError, match=f"'some' does not compute in {wanted}; it has {available[0]}"):
+        fitting_precisions(kind, available, wanted)
+
+
+def test_what_no_weight_tells_of_the_network_is_part_of_an_engine_s_identity(request_) -> None:
+    network, target = VOLUME.network, request_.target("fp32")
+    plain = fingerprint("slow", target, network, {})
+    assert json.loads(json.dumps(plain)) == plain, "a stored one compares"
+    assert fingerprint("slow", target, replace(network, dropout=0.5), {}) == plain
+    for change in ({"tanh": False}, {"latent": False}, {"attention_resolutions": ()}):
+        assert differences(fingerprint("slow", target, replace(network, **change), {}), plain) == ["network"]
+
+
+def test_a_verdict_holds_for_what_was_judged(fakes, request_) -> None:
+    seen: list[str] = []
+    request = replace(request_, gate=lambda engine: seen.append(engine.name) or "it agrees")
+    for judged, gated in (("a", 1), ("a", 1), ("b", 2)):
+        make_engine("slow", replace(request, judged=judged))
+        assert (len(seen), fakes["slow"].built) == (gated, gated)
+    with pytest.raises(GateError):
+        make_engine("slow", replace(request, judged="c", gate=refuse(("slow", "fp32"))))
+    make_engine("slow", replace(request, judged="d"))
 
 
 def test_auto_takes_the_fastest_that_passes(fakes, request_) -> None:
@@ -265,7 +311,7 @@ def stored(fakes, request_, tmp_path) -> Callable[..., EngineRequest]:
         engine, description = (tmp_path / name for name in names)
         engine.parent.mkdir(exist_ok=True)
         engine.write_text(content)
-        found = fingerprint("slow", target, {"library": "1"}) | changes
+        found = fingerprint("slow", target, VOLUME.network, {"library": "1"}) | changes
         description.write_text(json.dumps({"fingerprint": found, "gate": gate}))
         return replace(request_, stored=dict(zip(names, (engine, description), strict=True)))
 
@@ -282,7 +328,9 @@ def test_a_stored_precision_goes_before_a_faster_one(fakes, request_, tmp_path) 
     names = stored_engine_names(registry.engine_kind("fast"), ".fake", target)
     files = {name: tmp_path / Path(name).name for name in names}
     files[names[0]].write_text("fast fp32")
-    files[names[1]].write_text(json.dumps({"fingerprint": fingerprint("fast", target, {"library": "1"}), "gate": "ok"}))
+    files[names[1]].write_text(
+        json.dumps({"fingerprint": fingerprint("fast", target, VOLUME.network, {"library": "1"}), "gate": "ok"})
+    )
     assert make_engine("auto", replace(request_, stored=files)).precision == "fp32"
     assert fakes["fast"].built == 0
 
@@ -294,7 +342,9 @@ def test_a_stored_engine_with_free_noise_serves_every_seed(fakes, request_, tmp_
     assert names[0] == "engines/slow-cpu-fp32-free-noise.fake"
     files = {name: tmp_path / Path(name).name for name in names}
     files[names[0]].write_text("slow fp32")
-    files[names[1]].write_text(json.dumps({"fingerprint": fingerprint("slow", target, {"library": "1"}), "gate": "ok"}))
+    files[names[1]].write_text(
+        json.dumps({"fingerprint": fingerprint("slow", target, VOLUME.network, {"library": "1"}), "gate": "ok"})
+    )
     for seed in (0, 5):
         make_engine("slow", replace(request_, stored=files, sampling=VOLUME.sampling(seed=seed)))
     assert fakes["slow"].built == 0
@@ -321,6 +371,22 @@ def test_one_that_was_not_gated_yet_is_gated_once_at_its_first_use(fakes, stored
     for _ in range(2):
         assert make_engine("slow", request).name == "slow"
     assert (fakes["slow"].built, len(gates)) == (0, 1)
+
+
+def test_one_that_was_gated_on_another_gpu_is_gated_here(fakes, stored, monkeypatch) -> None:
+    gates: list[Engine] = []
+    request = replace(stored(), gate=lambda engine: gates.append(engine) or "it agrees")
+    for here, gated in (("", 0), ("GPU A", 1), ("GPU A", 1), ("GPU B", 2)):
+        monkeypatch.setattr(choice, "gpu_name", lambda device, here=here: here)
+        make_engine("slow", request)
+        assert len(gates) == gated
+
+
+def test_one_that_only_an_export_makes_says_why_it_is_not_there(fakes, request_, monkeypatch) -> None:
+    monkeypatch.setattr(registry, "ENGINES", (EngineKind("slow", "slow", ("cpu",), automatic=False),))
+    with pytest.raises(EngineError, match=r"no engine 'slow' for these votes, this seed and this machine.*--int8"):
+        make_engine("slow", request_)
+    assert fakes["slow"].built == 0
 
 
 def test_one_that_fails_its_first_gate_is_refused_for_good(fakes, stored) -> None:

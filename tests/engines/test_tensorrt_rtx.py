@@ -22,6 +22,7 @@ from cdal_sdk.engines import (  # noqa: E402
     builder_of,
     choice,
     engine_kind,
+    fitting_precisions,
     fold_for,
     make_engine,
     registry,
@@ -148,6 +149,11 @@ def test_on_another_gpu_it_is_passed_over_before_anything_is_built(gpu, monkeypa
     assert f"engine tensorrt-rtx is passed over: the engine 'tensorrt-rtx' {reason}" in caplog.text
     with pytest.raises(EngineError, match=re.escape(reason)):
         make_engine("tensorrt-rtx", request)
+
+
+def test_built_elsewhere_it_has_a_precision_in_which_it_opens() -> None:
+    for wanted, found in (("bf16", "fp16"), ("fp16", "fp16"), ("fp32", "fp32")):
+        assert fitting_precisions(engine_kind("tensorrt-rtx"), BUILDER.offers, wanted) == (found,)
 
 
 def test_another_gpu_is_no_hindrance_to_building_ahead_of_time(gpu, tmp_path) -> None:

@@ -20,7 +20,7 @@ from cdal_sdk.engines import BuiltEngine, Engine, FoldedSampler, VoteMaps, torch
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.errors import EngineError, GateError, ModelError, OutputError, UsageError
 from cdal_sdk.example import example_study
-from cdal_sdk.gate import Agreement, Gate, Limits, gate_images
+from cdal_sdk.gate import Agreement, Gate, Limits, gate_images, judged_by
 from cdal_sdk.study import Study
 from tests.segmenter.conftest import write_volume
 from tests.tiny_model import PLANAR, VOLUME, save_tiny, tiny_generator
@@ -62,6 +62,22 @@ def test_a_network_as_deep_as_its_canvas_exports(tmp_path: Path) -> None:
         plan=replace(VOLUME.plan, divisor=16),
     )
     assert export_model(save_tiny(deep, tmp_path / "deep"), tmp_path / "out", SCRIPT).engines[0].agreement.flips == 0
+
+
+def test_there_must_be_images_to_keep(checkpoint: Path, tmp_path: Path) -> None:
+    """A synthetic one says nothing that is not known without it."""
+    with pytest.raises(UsageError, match="no images to keep; give some by --data"):
+        export_model(checkpoint, tmp_path / "out", replace(SCRIPT, keep_images=True))
+    write_volume(tmp_path / "data/x.nii.gz")
+    first = export_model(checkpoint, tmp_path / "out", replace(SCRIPT, keep_images=True, data=tmp_path / "data"))
+    again = export_model(first.folder, tmp_path / "again", replace(SCRIPT, keep_images=True))
+    assert again.gate_images == "images that travel with the model"
+
+
+def test_what_auto_chose_is_not_written_twice(checkpoint: Path, tmp_path: Path) -> None:
+    chosen = export_model(checkpoint, tmp_path / "out", ExportOptions()).engines[0].name
+    exported = export_model(checkpoint, tmp_path / "both", ExportOptions(engines=("auto", chosen)))
+    assert [engine.name for engine in exported.engines] == [chosen]
 
 
 def test_an_export_does_not_replace_its_source(tmp_path: Path) -> None:
@@ -256,6 +272,28 @@ def test_the_gate(change: float, passes: bool, small_gate: Study) -> None:
     agreement = Gate(VOLUME, reference(), images).compare(Altered(reference(), change))
     assert agreement.passes(Limits()) is passes
     assert agreement.finite is bool(np.isfinite(change))
+
+
+def test_an_engine_that_fails_as_it_runs_is_an_error_that_auto_can_take(small_gate: Study) -> None:
+    """Libraries compile at the first run, or lack the memory then, and raise what they like."""
+    broken = Altered(reference(), 0.0)
+    broken.engine = None  # type: ignore[assignment]
+    with pytest.raises(EngineError, match=r"engine 'altered': it does not run here \('NoneType'"):
+        Gate(VOLUME, reference(), [gate_images(small_gate, VOLUME.plan, 10_000)]).check(broken)
+
+
+def test_a_gate_judges_by_its_images_and_the_way_to_a_mask() -> None:
+    images = np.zeros((2, 1, 16, 16), np.float32)
+    found = [
+        judged_by(PLANAR, []),
+        judged_by(replace(PLANAR, polarity=-PLANAR.polarity), []),
+        judged_by(replace(PLANAR, plan=replace(PLANAR.plan, canvas=(32, 32))), []),
+        judged_by(PLANAR, [images]),
+        judged_by(PLANAR, [images + 1]),
+        judged_by(PLANAR, [images.reshape(1, 2, 16, 16)]),
+    ]
+    assert len(set(found)) == len(found)
+    assert judged_by(PLANAR, [images.copy()]) == found[3]
 
 
 @pytest.mark.parametrize(("factor", "passes"), [(0.97, True), (0.0, False), (1.1, False)])

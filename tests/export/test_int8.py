@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from cdal_export.exporter import ExportOptions, export_model
 from cdal_sdk import Segmenter
+from cdal_sdk.cli.app import app
 from cdal_sdk.engines import BuiltEngine, Target, builder_of, engine_kind
 from cdal_sdk.errors import EngineError, GateError, UsageError
 from cdal_sdk.gate import Limits
@@ -111,6 +113,27 @@ def test_it_is_quantised_once_and_runs_without_the_steps_that_the_gate_reads(
 def test_a_single_case_cannot_both_calibrate_and_judge(int8: ExportOptions, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"two cases at least.*--data"):
         export_model(save_tiny(PLANAR, tmp_path / "tiny"), tmp_path / "out", replace(int8, data=None))
+
+
+@pytest.mark.parametrize("other", ["--bf16", "--islands", "--free-noise"])
+def test_what_it_would_ignore_is_refused(other: str, tmp_path: Path) -> None:
+    order = ["export", "--checkpoint", "hippocampus", "--out", str(tmp_path / "out"), "--int8", other]
+    refused = CliRunner().invoke(app, order)
+    assert f"--int8 and {other} exclude each other" in str(refused.exception)
+
+
+def test_who_asks_for_more_precision_gets_it(exported: Path) -> None:
+    for precision in ("fp32", "bf16"):
+        engine = Segmenter(exported, precision=precision).engine
+        assert engine.name != "openvino-int8"
+        assert engine.precision != "int8"
+    with pytest.raises(EngineError, match="does not compute in fp32; it has int8"):
+        Segmenter(exported, engine="openvino-int8", precision="fp32")
+
+
+def test_another_seed_has_no_engine(exported: Path) -> None:
+    with pytest.raises(EngineError, match=r"no engine 'openvino-int8' for these votes, this seed"):
+        Segmenter(exported, engine="openvino-int8", seed=3)
 
 
 def test_the_gate_s_own_limits_hold_for_it(int8: ExportOptions, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,18 @@ def test_what_triton_runs_is_written(tmp_path: Path) -> None:
     assert (model / "model.onnx").read_text() == "onnx"
     assert 'platform: "onnxruntime_onnx"' in config.read_text()
     assert "dynamic_batching" in config.read_text()
+
+
+@pytest.mark.parametrize("name", ["../../out", "a/b", 'q"x', "in two\nlines", "..", "Läsion"])
+def test_no_name_or_description_leaves_its_place(tmp_path: Path, name: str) -> None:
+    manifest = replace(VOLUME, name=name, description='Lungs\nname: "other"')
+    given = replace(exported(tmp_path, "onnx"), manifest=manifest)
+    config, model = write_repository(given, tmp_path / "repository")
+    assert config.parent.parent == tmp_path / "repository"
+    assert model.is_file()
+    lines = config.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line.startswith("name:")] == [f'name: "{config.parent.name}"']
+    assert re.fullmatch(r"[A-Za-z0-9._-]+-onnx", config.parent.name)
 
 
 @pytest.mark.parametrize(
