@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -199,7 +200,9 @@ class Gate:
             GateError: with the figures of every step.
         """
         images = np.ascontiguousarray(_spread(self.images[0], _IMAGES_FOR_STEPS))
-        ours, theirs = engine.probe(images), reference.probe(images)
+        theirs = reference.probe(images)
+        with _running(engine):
+            ours = engine.probe(images)
         names = [name for name in theirs if name.startswith(_STEP)]
         steps = tuple(self._step(int(name.removeprefix(_STEP)), ours[name], theirs[name]) for name in names)
         steps = tuple(sorted(steps, key=lambda agreement: -agreement.step))
@@ -228,7 +231,9 @@ class Gate:
 
     def compare(self, engine: Engine) -> Agreement:
         """How far an engine is from the reference."""
-        labels, expected, found = self.manifest.labels, self._expected, self._answers(engine)
+        labels, expected = self.manifest.labels, self._expected
+        with _running(engine):
+            found = self._answers(engine)
         differences = np.abs(found.probability - expected.probability)
         sizes = [[int((a.mask == label.value).sum()) for a in (found, expected)] for label in labels]
         claimed = expected.mask > 0
@@ -252,13 +257,7 @@ class Gate:
         decision, polarity = self.manifest.decision, self.manifest.polarity
         masks, shares, spreads, finite = [], [], [], True
         for images in self._batches():
-            try:
-                maps = engine.run(images)
-            except CdalError:
-                raise
-            except Exception as error:  # of a library that compiles at the first run, or lacks the memory
-                raise EngineError(f"it does not run here ({error})", where=f"engine '{engine.name}'") from error
-            mean, spread = (np.moveaxis(values, 1, 0) for values in maps)
+            mean, spread = (np.moveaxis(values, 1, 0) for values in engine.run(images))
             finite = finite and bool(np.isfinite(mean).all() and np.isfinite(spread).all())
             masks.append(decide(mean, self.manifest.labels, decision, polarity).ravel())
             share, width = probabilities(mean, spread, decision, polarity)
@@ -270,6 +269,17 @@ class Gate:
         for images in self.images:
             for start in range(0, len(images), self._batch):
                 yield images[start : start + self._batch]
+
+
+@contextmanager
+def _running(engine: Engine) -> Iterator[None]:
+    """Libraries compile at the first run, or lack the memory then: whatever they raise is the engine's own error."""
+    try:
+        yield
+    except CdalError:
+        raise
+    except Exception as error:
+        raise EngineError(f"it does not run here ({error})", where=f"engine '{engine.name}'") from error
 
 
 def judged_by(manifest: Manifest, images: Sequence[NDArray[np.float32]]) -> str:

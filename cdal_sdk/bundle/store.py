@@ -45,7 +45,7 @@ __all__ = [
 
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
-_TRIES = 20  # of exports that replace one folder at the same moment
+_TRIES, _PAUSE_SECONDS = 20, 0.002  # of exports that replace one folder at the same moment
 GATE_FILE = "gate.safetensors"
 """Network inputs that travel with a model, on which engines are held against the reference; optional."""
 
@@ -204,7 +204,7 @@ def _is_foreign(folder: Path) -> bool:
     for _ in range(_TRIES):
         if not folder.exists() or (folder / MANIFEST_FILE).is_file():
             return False
-        time.sleep(0.002)
+        time.sleep(_PAUSE_SECONDS)
     return True
 
 
@@ -228,22 +228,27 @@ def replace_manifest(folder: Path, manifest: Manifest) -> None:
 
 def _swap(staging: Path, folder: Path) -> None:
     """Put a finished folder in place of an older one. Of several exports to it at once, the last one stays."""
-    for remaining in reversed(range(_TRIES)):
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-        try:
-            with suppress(FileNotFoundError):  # there is none, or another export is exchanging it
-                folder.replace(old)
-            staging.replace(folder)
-        except BaseException as error:
-            if (old / MANIFEST_FILE).exists():
-                with suppress(OSError):  # unless another export's is there by now
-                    old.replace(folder)
-            if not (remaining and isinstance(error, OSError)):
-                raise
-        else:
-            return
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+    try:
+        for number in range(_TRIES):
+            try:
+                with suppress(FileNotFoundError):  # there is none, or another export is exchanging it
+                    folder.replace(aside / f"{number:02d}")
+                staging.replace(folder)
+            except OSError:
+                if number == _TRIES - 1:
+                    raise
+                time.sleep(_PAUSE_SECONDS)
+            else:
+                break
+    except BaseException:
+        old = sorted(aside.iterdir())
+        with suppress(OSError, IndexError):  # another export's is there by now, or there was none
+            old[-1].replace(folder)
+        if folder.exists() or not old:  # else aside holds the only copy
+            shutil.rmtree(aside, ignore_errors=True)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def stored_weights(weights: Mapping[str, Tensor], *, half: bool) -> dict[str, Tensor]:

@@ -77,7 +77,7 @@ class EngineRequest:
 
     def key(self, wanted: Fingerprint) -> Fingerprint:
         """What an engine with a verdict of the gate is kept by."""
-        return wanted | {"judged": self.judged}
+        return wanted | {"judged": self.judged, "gpu": gpu_name(self.device)}
 
 
 def stored_engine_names(kind: EngineKind, suffix: str, target: Target) -> tuple[str, str]:
@@ -164,7 +164,7 @@ def fitting_precisions(
 def _first_precision(kind: EngineKind, request: EngineRequest) -> BuiltEngine:
     """The engine in the first precision that passes the gate."""
     builder = builder_of(kind)
-    refusal: GateError | None = None
+    refusal: EngineError | None = None
     usable = usable_precisions(kind, builder, request.device, request.precision)
     stored = [
         precision
@@ -175,7 +175,7 @@ def _first_precision(kind: EngineKind, request: EngineRequest) -> BuiltEngine:
     for precision in dict.fromkeys((*stored, *usable)):  # whoever exported it has chosen
         try:
             return _obtain(kind, builder, request, request.target(precision))
-        except GateError as error:
+        except EngineError as error:  # the gate's, too
             _log.info("%s", error)
             refusal = error
     if refusal is None:
@@ -206,7 +206,7 @@ def _obtain(kind: EngineKind, builder: Builder, request: EngineRequest, target: 
                 request.cache.drop(wanted)
     if not (kind.automatic or target.calibration):
         raise EngineError(
-            f"the model has no engine '{kind.name}' for these votes, this seed and this machine",
+            f"the model has no engine '{kind.name}' for these votes, this seed, these versions and this machine",
             remedy="make one by cdal export --int8, with --data",
         )
     request.say(f"building the engine {kind.name} in {target.precision}, once on this machine")
@@ -261,7 +261,8 @@ def _stored(kind: EngineKind, builder: Builder, request: EngineRequest, target: 
         return None
     try:
         found = json.loads(description.read_text(encoding="utf-8"))
-        differing = differences(found["fingerprint"], wanted)
+        # Older descriptions do not tell the network; the manifest beside them is what they were written with.
+        differing = differences({"network": wanted["network"], **found["fingerprint"]}, wanted)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         _log.warning("the description of the stored engine %s cannot be read", kind.name)
         return None
@@ -273,9 +274,8 @@ def _stored(kind: EngineKind, builder: Builder, request: EngineRequest, target: 
     except EngineError as error:
         _log.warning("the stored engine %s is not used: %s", kind.name, error)
         return None
-    gpu = gpu_name(target.device)
-    if not found.get("gate") or found.get("gpu", "") != gpu:
-        _first_use(kind, engine, request, request.key(wanted | {"sha256": sha256(path), "gpu": gpu}))
+    if not found.get("gate") or found.get("gpu", "") != gpu_name(target.device):
+        _first_use(kind, engine, request, request.key(wanted | {"sha256": sha256(path)}))
     return engine
 
 

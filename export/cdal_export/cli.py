@@ -95,9 +95,8 @@ def export(
         free_noise=free_noise,
         int8=int8,
     )
-    for name, given in (("bf16", bf16), ("islands", islands), ("free-noise", free_noise)):
-        if int8 and given:
-            raise UsageError(f"--int8 and --{name} exclude each other", remedy="leave one of them out")
+    if int8 and fp32:
+        raise UsageError("--int8 and --fp32 exclude each other", remedy="leave one of them out")
     target = out or Path(f"{Path(checkpoint).stem}.cdal")
     with console.status("exporting") if console.is_terminal else nullcontext():
         exported = export_model(checkpoint, target, options, say)

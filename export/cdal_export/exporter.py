@@ -74,7 +74,8 @@ def export_model(
         say: called with what happens.
 
     Raises:
-        UsageError: if it would replace its own source, an engine does not exist, or there are no images to keep.
+        UsageError: if it would replace its own source, an engine does not exist, options exclude each other, or there
+            are no images to keep.
         OutputError: if the folder cannot be written; before anything is built, where that can be told.
         ModelError: if the checkpoint is unusable or its weights overflow half precision.
         EngineError: if an engine cannot be built.
@@ -82,6 +83,9 @@ def export_model(
     """
     if Path(checkpoint).exists() and Path(checkpoint).resolve() == out.resolve():
         raise UsageError("the export would replace its own source", where=out, remedy="choose another --out")
+    ignored = {"bf16": options.precision == "bf16", "islands": options.islands, "free-noise": options.free_noise}
+    if options.int8 and (other := next((name for name, given in ignored.items() if given), None)):
+        raise UsageError(f"--int8 and --{other} exclude each other", remedy="leave one of them out")
     model = load_model(checkpoint)
     sampling = model.manifest.sampling(options.votes, options.seed)
     manifest = replace(model.manifest, votes=sampling.votes, seed=sampling.seed)

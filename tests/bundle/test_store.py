@@ -225,7 +225,7 @@ def test_a_swap_that_fails_brings_the_old_folder_back(folder, monkeypatch, error
     replace_path = Path.replace
 
     def fail(self, target):
-        if Path(target) == folder and "-old-" not in self.name:
+        if Path(target) == folder and "-old-" not in str(self):
             raise error
         return replace_path(self, target)
 
@@ -234,6 +234,24 @@ def test_a_swap_that_fails_brings_the_old_folder_back(folder, monkeypatch, error
         write_model_folder(folder, replace(MANIFEST, votes=9), weights(1))
     monkeypatch.undo()
     assert load_model(folder).manifest.votes == MANIFEST.votes
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_the_only_copy_is_never_deleted(folder, monkeypatch):
+    """Where not even the old folder can be brought back, it stays aside."""
+    replace_path = Path.replace
+
+    def fail(self, target):
+        if Path(target) == folder:
+            raise PermissionError("refused")
+        return replace_path(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OutputError):
+        write_model_folder(folder, replace(MANIFEST, votes=9), weights(1))
+    monkeypatch.undo()
+    (kept,) = folder.parent.glob(".tiny.cdal-old-*/00")
+    assert load_model(kept).manifest.votes == MANIFEST.votes
 
 
 def test_a_missing_further_file_leaves_nothing_behind(tmp_path):

@@ -382,9 +382,40 @@ def test_one_that_was_gated_on_another_gpu_is_gated_here(fakes, stored, monkeypa
         assert len(gates) == gated
 
 
+def test_what_an_older_description_does_not_tell_of_the_network_is_no_difference(fakes, stored) -> None:
+    request = stored()
+    description = next(path for name, path in request.stored.items() if name.endswith(".json"))
+    data = json.loads(description.read_text())
+    del data["fingerprint"]["network"]
+    description.write_text(json.dumps(data))
+    make_engine("slow", request)
+    assert fakes["slow"].built == 0
+
+
+def test_a_kept_one_is_gated_anew_on_another_gpu(fakes, request_, monkeypatch) -> None:
+    gates: list[Engine] = []
+    request = replace(request_, gate=lambda engine: gates.append(engine) or "it agrees")
+    for here, gated in (("GPU A", 1), ("GPU A", 1), ("GPU B", 2)):
+        monkeypatch.setattr(choice, "gpu_name", lambda device, here=here: here)
+        make_engine("slow", request)
+        assert len(gates) == gated
+
+
+def test_an_engine_that_fails_in_half_precision_is_tried_in_float32(fakes, request_) -> None:
+    def gate(engine: Engine) -> str:
+        if engine.precision == "bf16":
+            raise EngineError("it does not run here")
+        return "it agrees"
+
+    engine = make_engine("auto", replace(request_, gate=gate))
+    assert (engine.name, engine.precision) == ("fast", "fp32")
+
+
 def test_one_that_only_an_export_makes_says_why_it_is_not_there(fakes, request_, monkeypatch) -> None:
     monkeypatch.setattr(registry, "ENGINES", (EngineKind("slow", "slow", ("cpu",), automatic=False),))
-    with pytest.raises(EngineError, match=r"no engine 'slow' for these votes, this seed and this machine.*--int8"):
+    with pytest.raises(
+        EngineError, match=r"no engine 'slow' for these votes, this seed, these versions and this machine.*--int8"
+    ):
         make_engine("slow", request_)
     assert fakes["slow"].built == 0
 

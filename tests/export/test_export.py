@@ -278,8 +278,11 @@ def test_an_engine_that_fails_as_it_runs_is_an_error_that_auto_can_take(small_ga
     """Libraries compile at the first run, or lack the memory then, and raise what they like."""
     broken = Altered(reference(), 0.0)
     broken.engine = None  # type: ignore[assignment]
+    images = [gate_images(small_gate, VOLUME.plan, 10_000)]
     with pytest.raises(EngineError, match=r"engine 'altered': it does not run here \('NoneType'"):
-        Gate(VOLUME, reference(), [gate_images(small_gate, VOLUME.plan, 10_000)]).check(broken)
+        Gate(VOLUME, reference(), images).check(broken)
+    with pytest.raises(AttributeError):  # a reference that fails is nobody else's fault
+        Gate(VOLUME, broken, images).check(reference())
 
 
 def test_a_gate_judges_by_its_images_and_the_way_to_a_mask() -> None:

@@ -115,7 +115,7 @@ def test_a_single_case_cannot_both_calibrate_and_judge(int8: ExportOptions, tmp_
         export_model(save_tiny(PLANAR, tmp_path / "tiny"), tmp_path / "out", replace(int8, data=None))
 
 
-@pytest.mark.parametrize("other", ["--bf16", "--islands", "--free-noise"])
+@pytest.mark.parametrize("other", ["--bf16", "--fp32", "--islands", "--free-noise"])
 def test_what_it_would_ignore_is_refused(other: str, tmp_path: Path) -> None:
     order = ["export", "--checkpoint", "hippocampus", "--out", str(tmp_path / "out"), "--int8", other]
     refused = CliRunner().invoke(app, order)

@@ -75,6 +75,13 @@ def test_it_is_said_where_nobody_knows_what_trained_the_model():
     assert "that did not train the model" in describe(calibrate([case(1.0)] * 20, trained_on=0))
 
 
+def test_a_check_on_what_trained_the_model_is_told():
+    cases = [case(1.0)] * 20
+    told = describe(calibrate(cases, others=cases, trained_on=0, checked_trained_on=3))
+    assert "; 3 of them, or others of their patients, trained the model: it is too high." in told
+    assert "too high" not in describe(calibrate(cases, others=cases, trained_on=0, checked_trained_on=0))
+
+
 def test_too_few_cases_are_refused_with_what_is_possible():
     with pytest.raises(TrainingError, match=r"3 case\(s\) are too few .* 90%; give more cases, or --coverage 0.75"):
         calibrate([case(1.0)] * 3)

@@ -108,7 +108,9 @@ class Calibration:
         rank_correlation: Spearman's, of mean spread and Dice; None where one is constant.
         flagged_dice: mean Dice of the cases with a high spread and of the others, of all cases; None where there is no
             such case.
-        trained_on: how many of the cases that calibrate trained the model; None where that is not known.
+        trained_on: how many of the cases that calibrate trained the model, or are of patients that did; None where that
+            is not known.
+        checked_trained_on: the same of the further cases.
     """
 
     confidence: Confidence
@@ -118,6 +120,7 @@ class Calibration:
     rank_correlation: float | None
     flagged_dice: tuple[float | None, float | None]
     trained_on: int | None = None
+    checked_trained_on: int | None = None
 
     def to_data(self) -> dict[str, Any]:
         """For JSON."""
@@ -167,6 +170,7 @@ def calibrate(
     chosen: str = "all",
     others: Sequence[CaseFigures] = (),
     trained_on: int | None = None,
+    checked_trained_on: int | None = None,
     patient: Callable[[str], str] = lambda name: name,
 ) -> Calibration:
     """What the spread is worth.
@@ -176,7 +180,9 @@ def calibrate(
         coverage: share of unseen cases whose true sizes shall all lie in their intervals.
         chosen: the cases, in words.
         others: further cases, on which the coverage is measured; without them, it is by cross-fitting.
-        trained_on: how many of `cases` trained the model after all; None where that is not known.
+        trained_on: how many of `cases` trained the model after all, or are of patients that did; None where that is not
+            known.
+        checked_trained_on: the same of `others`.
         patient: whose a case of a name is; cross-fitting keeps a patient's cases together.
 
     Raises:
@@ -214,6 +220,7 @@ def calibrate(
         _rank_correlation(told),
         (float(np.mean(high)) if high else None, float(np.mean(low)) if low else None),
         trained_on,
+        checked_trained_on,
     )
 
 

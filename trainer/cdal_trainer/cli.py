@@ -205,11 +205,19 @@ def calibrate(
     with show_status(console, "loading the model") as progress:
         segmenter = Segmenter(model, engine=engine, device=device, progress=progress)
     seen = _warn_of_training(console, record, chosen, data)
-    _warn_of_training(console, record, others, data)
+    checked = _warn_of_training(console, record, others, data)
     with _case_progress(console, len(chosen) + len(others)) as advance:
         figures = figures_of_all(segmenter, [*chosen, *others], advance)
     others_figures = figures[len(chosen) :]
-    outcome = run(figures[: len(chosen)], coverage, chosen=words, others=others_figures, trained_on=seen, patient=owner)
+    outcome = run(
+        figures[: len(chosen)],
+        coverage,
+        chosen=words,
+        others=others_figures,
+        trained_on=seen,
+        checked_trained_on=checked,
+        patient=owner,
+    )
     written = [] if dry_run else apply(outcome, model)
     if as_json:
         sys.stdout.write(json.dumps(outcome.to_data()) + "\n")

@@ -68,12 +68,16 @@ def describe(calibration: Calibration) -> str:
         lines.append("Coverage on cases that did not calibrate it: not measured, since there are too few.")
     else:
         low, high = covered.interval
+        spoilt = calibration.checked_trained_on
+        warning = (
+            f"; {spoilt} of them, or others of their patients, trained the model: it is too high" if spoilt else ""
+        )
         lines.append(
             f"Coverage measured on {covered.cases} cases by {covered.on}: {covered.share:.0%} "
             f"(95 % interval {low:.0%} to {high:.0%})."
             if covered.on == "cross-fitting"
             else f"Coverage measured on {covered.cases} {covered.on}, which did not calibrate it: {covered.share:.0%} "
-            f"(95 % interval {low:.0%} to {high:.0%})."
+            f"(95 % interval {low:.0%} to {high:.0%}){warning}."
         )
     lines.append(_review(calibration))
     return "\n".join(f"- {line}" for line in lines)

@@ -235,7 +235,7 @@ def evaluate(
         trained: the model.
         cases: what to score.
         chosen: how they were chosen, in words.
-        trained_on: how many of them trained the model; None where that is not known.
+        trained_on: how many of them trained the model, or are of patients that did; None where that is not known.
         patient: whose a case of a name is.
         on_case: called after each.
 

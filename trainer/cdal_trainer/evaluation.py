@@ -57,7 +57,7 @@ class Evaluation:
         evaluations: of the network, for one image (NFE).
         cases: in the order of the data.
         chosen: how the cases were chosen, in words.
-        trained_on: how many of them trained the model; None where that is not known.
+        trained_on: how many of them trained the model, or are of patients that did; None where that is not known.
         panels: pictures of the best, median and worst case.
     """
 

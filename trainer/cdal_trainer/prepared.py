@@ -109,7 +109,7 @@ def _partly_transparent(path: Path) -> bool:
     if path.name.lower().endswith((".nii", ".nii.gz")):
         return False
     with Image.open(path) as picture:
-        alpha = picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
+        alpha = picture.getchannel("A") if "A" in picture.getbands() else None
     return alpha is not None and alpha.getextrema()[0] != alpha.getextrema()[1]
 
 

@@ -72,7 +72,6 @@ class Recipe:
             "diffusion.beta_min": (self.diffusion.beta_min, 0, math.inf),
             "discriminator.time_width": (self.discriminator.time_width, 4, math.inf),
             "discriminator.r1_gamma": (self.discriminator.r1_gamma, 0, math.inf),
-            "optimisation.adam_betas": (max(map(abs, optimisation.adam_betas)), 0, 0.99999),
             "optimisation.ema": (optimisation.ema, 0, 1),
             "optimisation.seed": (optimisation.seed, 0, 2**63 - 1),
             "augmentation.scale": (min(augmentation.scale), 0.05, 20),
@@ -82,6 +81,9 @@ class Recipe:
         }
         signs = ("warmup", "lr_generator", "lr_discriminator", "lr_final", "grad_clip")
         bounds |= {f"optimisation.{name}": (getattr(optimisation, name), 0, math.inf) for name in signs}
+        bounds |= {
+            f"optimisation.adam_betas[{i}]": (beta, 0, 0.99999) for i, beta in enumerate(optimisation.adam_betas)
+        }
         odds = ("until", "affine", "flip", "turn", "colour", "histogram", "gamma", "bias", "occlusion", "noise", "blur")
         bounds |= {f"augmentation.{name}": (getattr(augmentation, name), 0, 1) for name in odds}
         for name, (value, low, high) in bounds.items():

@@ -83,7 +83,7 @@ def train(
     split = record_split(settings, fold, training, held_out, before)
     words, known = describe_split(split, training, held_out), not initial or before is not None
     if not known:
-        words += f"; which cases trained '{initial}', from which it started, is not known"
+        words += "; which cases trained the model that it started from is not known"
     if fabric.is_global_zero and (not known or len(split.held_out) < len(held_out)):
         _log.warning("%s: validation %s look better than it is", words, "will" if known else "may")
     state = TrainingState(recipe, fabric, words, split if known else None)
