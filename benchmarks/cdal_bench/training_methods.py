@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cdal_bench.baselines import baseline_loss, build_baseline
 from cdal_bench.configurations import segdiff_config
@@ -24,18 +25,25 @@ __all__ = ["SegDiffMethod", "Supervised"]
 
 
 class _Runner:
-    """An engine around a function of images on a device."""
+    """An engine around a function of images on a device.
 
-    def __init__(self, name: str, device: str, function: Callable[[Tensor], VoteStatistics]) -> None:
-        self.name, self.device = name, device
+    Images smaller than the recipe's crop are filled up as in training: a network that has seen such a margin in every
+    one of them can fail without it.
+    """
+
+    def __init__(self, recipe: Recipe, device: str, function: Callable[[Tensor], VoteStatistics]) -> None:
+        self.name, self.device = recipe.method, device
         self.precision: Precision = "fp32"
-        self._function = function
+        self._crop, self._outside, self._function = recipe.data.crop, recipe.plan.intensity.target[0], function
 
     @torch.inference_mode()
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
-        mean, spread = self._function(torch.from_numpy(images).to(self.device))
-        return VoteMaps(mean.cpu().numpy(), spread.cpu().numpy())
+        height, width = images.shape[2:]
+        margin = (0, max(0, self._crop[1] - width), 0, max(0, self._crop[0] - height))
+        filled = functional.pad(torch.from_numpy(images), margin, value=self._outside)
+        maps = self._function(filled.to(self.device))
+        return VoteMaps(*(values[:, :, :height, :width].cpu().numpy() for values in maps))
 
 
 class Supervised:
@@ -80,7 +88,7 @@ class Supervised:
             label = model.label(image)
             return VoteStatistics(label, torch.zeros_like(label))
 
-        return _Runner(self.recipe.method, device, run)
+        return _Runner(self.recipe, device, run)
 
 
 class SegDiffMethod:
@@ -117,7 +125,11 @@ class SegDiffMethod:
         """All ancestral steps, the encoder once an image."""
         model: Any = network.to(device)
         count, start = self.recipe.diffusion.votes if votes is None else votes, 0 if seed is None else seed
-        return _Runner("segdiff", device, lambda image: vote_statistics(sample(model, image, votes=count, seed=start)))
+
+        def run(image: Tensor) -> VoteStatistics:
+            return vote_statistics(sample(model, image, votes=count, seed=start))
+
+        return _Runner(self.recipe, device, run)
 
 
 def _small(network: GeneratorConfig) -> SegDiffConfig:
