@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from cdal_sdk.bundle import Manifest
+from cdal_sdk.bundle import GATE_FILE, Manifest
 from cdal_sdk.engines import BuiltEngine, Engine, ProbingEngine
 from cdal_sdk.errors import CdalError, EngineError, GateError
 from cdal_sdk.example import example_study
@@ -282,19 +282,13 @@ def _running(engine: Engine) -> Iterator[None]:
         raise EngineError(f"it does not run here ({error})", where=f"engine '{engine.name}'") from error
 
 
-def judged_by(manifest: Manifest, images: Sequence[NDArray[np.float32]]) -> str:
+def judged_by(manifest: Manifest) -> str:
     """What identifies that by which a gate at a first use judges: the model's way to a mask, and images that travel.
 
-    Args:
-        manifest: of the model.
-        images: that travel with it; none stands for synthetic ones, which the manifest determines.
+    These by the hash that the manifest has of them; where there are none, it determines the synthetic ones.
     """
-    way = (manifest.labels, manifest.decision, manifest.polarity, manifest.plan)
-    digest = hashlib.sha256(repr(way).encode())
-    for array in images:
-        digest.update(repr(array.shape).encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    way = (manifest.labels, manifest.decision, manifest.polarity, manifest.plan, manifest.files.get(GATE_FILE))
+    return hashlib.sha256(repr(way).encode()).hexdigest()
 
 
 def gate_images(study: Study, plan: Plan, pixels: int) -> NDArray[np.float32]:

@@ -126,11 +126,9 @@ class Segmenter:
         self.read_timeout = read_timeout
         place = pick_device(device)
 
-        travelling = loaded.gate_images()
-
         def gate(candidate: BuiltEngine) -> str:  # built only when an engine is new here
             reference = TorchEngine(loaded.generator, sampling, place)
-            return Gate(manifest, reference, travelling or synthetic_images(manifest))(candidate)
+            return Gate(manifest, reference, loaded.gate_images() or synthetic_images(manifest))(candidate)
 
         request = EngineRequest(
             generator=loaded.generator,
@@ -141,7 +139,7 @@ class Segmenter:
             precision=precision,
             stored=loaded.files,
             gate=gate,
-            judged=judged_by(manifest, travelling),
+            judged=judged_by(manifest),
             cache=EngineCache(default_cache_folder()),
             say=progress or _log.info,
         )

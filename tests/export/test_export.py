@@ -15,7 +15,7 @@ from PIL import Image
 from cdal_export.exporter import ExportOptions, export_model
 from cdal_export.images import choose_images
 from cdal_sdk import Segmenter, gate
-from cdal_sdk.bundle import checkpoint_content, load_model, read_manifest, save_checkpoint
+from cdal_sdk.bundle import GATE_FILE, checkpoint_content, load_model, read_manifest, save_checkpoint
 from cdal_sdk.engines import BuiltEngine, Engine, FoldedSampler, VoteMaps, torchscript
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.errors import EngineError, GateError, ModelError, OutputError, UsageError
@@ -286,17 +286,15 @@ def test_an_engine_that_fails_as_it_runs_is_an_error_that_auto_can_take(small_ga
 
 
 def test_a_gate_judges_by_its_images_and_the_way_to_a_mask() -> None:
-    images = np.zeros((2, 1, 16, 16), np.float32)
     found = [
-        judged_by(PLANAR, []),
-        judged_by(replace(PLANAR, polarity=-PLANAR.polarity), []),
-        judged_by(replace(PLANAR, plan=replace(PLANAR.plan, canvas=(32, 32))), []),
-        judged_by(PLANAR, [images]),
-        judged_by(PLANAR, [images + 1]),
-        judged_by(PLANAR, [images.reshape(1, 2, 16, 16)]),
+        judged_by(PLANAR),
+        judged_by(replace(PLANAR, polarity=-PLANAR.polarity)),
+        judged_by(replace(PLANAR, plan=replace(PLANAR.plan, canvas=(32, 32)))),
+        judged_by(PLANAR.with_files({GATE_FILE: "one"})),
+        judged_by(PLANAR.with_files({GATE_FILE: "another"})),
     ]
     assert len(set(found)) == len(found)
-    assert judged_by(PLANAR, [images.copy()]) == found[3]
+    assert judged_by(PLANAR.with_files({GATE_FILE: "one", "engines/x": "more"})) == found[3]
 
 
 @pytest.mark.parametrize(("factor", "passes"), [(0.97, True), (0.0, False), (1.1, False)])
