@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,12 +15,11 @@ from rich.console import Console
 
 from cdal_sdk.cli.paths import parse_name, parse_path
 from cdal_sdk.cli.status import show_status
+from cdal_trainer.console import case_progress, print_scores, training_progress
 
 if TYPE_CHECKING:
     from cdal_sdk.bundle import SplitRecord
     from cdal_trainer.cases import LabelledCase
-    from cdal_trainer.evaluation import Evaluation
-    from cdal_trainer.logbook import Progress
 
 __all__ = ["calibrate", "evaluate", "train"]
 
@@ -87,7 +86,7 @@ def train(
     for name, loaded in runs.items():
         if name:
             console.print(f"variant {name}", markup=False)
-        with _training_progress(console, loaded.optimisation.steps) as report:
+        with training_progress(console, loaded.optimisation.steps) as report:
             shared = cache or out / "prepared"
             best[name] = run(loaded, data, out / name, fold=fold, cache=shared, hardware=hardware, report=report)
     if os.environ.get("LOCAL_RANK", "0") != "0":  # another process of the same run tells
@@ -139,7 +138,7 @@ def evaluate(
         other.require_pairs([case.name for case in chosen], [label.name for label in trained.manifest.labels])
     check_place(out)
     seen = _warn_of_training(console, record, chosen, data)
-    with _case_progress(console, len(chosen)) as advance:
+    with case_progress(console, len(chosen)) as advance:
         evaluation = run(
             trained,
             chosen,
@@ -152,7 +151,7 @@ def evaluate(
     if as_json:
         sys.stdout.write(json.dumps(json.loads(written[0].read_text(encoding="utf-8")) | {"cases": None}) + "\n")
         return
-    _print_summary(Console(soft_wrap=True, highlight=False), evaluation, other)
+    print_scores(Console(soft_wrap=True, highlight=False), evaluation, other)
     Console(soft_wrap=True, highlight=False).print("written:", *map(str, written), markup=False)
 
 
@@ -206,7 +205,7 @@ def calibrate(
         segmenter = Segmenter(model, engine=engine, device=device, progress=progress)
     seen = _warn_of_training(console, record, chosen, data)
     checked = _warn_of_training(console, record, others, data)
-    with _case_progress(console, len(chosen) + len(others)) as advance:
+    with case_progress(console, len(chosen) + len(others)) as advance:
         figures = figures_of_all(segmenter, [*chosen, *others], advance)
     others_figures = figures[len(chosen) :]
     outcome = run(
@@ -259,72 +258,3 @@ def _warn_of_training(
 
 def _next(method: str, best: Path) -> str:
     return f"cdal export --checkpoint {best} --fp16" if method == "cdal" else f"cdal evaluate --model {best}"
-
-
-@contextmanager
-def _training_progress(console: Console, steps: int) -> Iterator[Callable[[Progress], None]]:
-    """A bar on a terminal; elsewhere a line a report."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=steps)
-
-        def report(progress: Progress) -> None:
-            dice = ", ".join(f"{name} {value:.4f}" for name, value in progress.dice.items())
-            if progress.final:
-                console.print(f"best weights, all held-out cases, all votes: Dice {dice}", markup=False)
-                return
-            losses = " ".join(f"{name} {value:.4f}" for name, value in progress.losses.items())
-            minutes = progress.seconds_left / 60
-            left = f"{'at least ' if progress.at_least else ''}{minutes:.0f} min left"
-            text = f"{losses}  {progress.samples_per_second:.1f} samples/s  {left}"
-            bar.update(task, completed=progress.step, description=text)
-            if not console.is_terminal:
-                console.print(f"step {progress.step}/{progress.steps}  {text}", markup=False)
-            if dice:
-                console.print(f"step {progress.step}: validation Dice {dice}", markup=False)
-
-        yield report
-
-
-@contextmanager
-def _case_progress(console: Console, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, nothing elsewhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)
-
-
-def _print_summary(console: Console, evaluation: Evaluation, other: Evaluation | None) -> None:
-    """A table of means and standard deviations, and below it the comparison."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from cdal_trainer.metrics import METRICS
-
-    labels = evaluation.summary
-    columns = ("label", "n", *METRICS)
-    title = f"{evaluation.model}, {evaluation.chosen} cases, {evaluation.evaluations} NFE"
-    table = Table(*columns, title=escape(title))
-    for label, metrics in labels.items():
-        cells = [f"{metrics[m].mean:.4f} ± {metrics[m].std:.4f}" if m in metrics else "-" for m in METRICS]
-        defined = min(metrics[m].cases if m in metrics else 0 for m in METRICS)
-        count = len(evaluation.cases)
-        table.add_row(escape(label), str(count) if defined == count else f"{count} (hd95: {defined})", *cells)
-    console.print(table)
-    if other is None:
-        return
-    for label, difference in evaluation.against(other).items():
-        low, high = difference.interval
-        console.print(
-            f"{label}: Dice {difference.mean:+.4f} against {other.model} ({other.method}), "
-            f"95 % interval {low:+.4f} to {high:+.4f}, "
-            f"p = {difference.p_value:.3g} (Wilcoxon, {difference.cases} pairs of {difference.patients} patients)",
-            markup=False,
-        )
