@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,23 +10,18 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from cdal_sdk.bundle import GATE_FILE, Manifest
-from cdal_sdk.engines import BuiltEngine, Engine, ProbingEngine
+from cdal_sdk.bundle import Manifest
+from cdal_sdk.engines import BuiltEngine, Engine, ProbingEngine, in_parts
 from cdal_sdk.errors import CdalError, EngineError, GateError
-from cdal_sdk.example import example_study
+from cdal_sdk.gate_images import evenly
 from cdal_sdk.masks import decide, dice, probabilities
-from cdal_sdk.planar_phantoms import chest, tissue
-from cdal_sdk.slicing import Plan, prepare
-from cdal_sdk.study import Source, Study
 
-__all__ = ["Agreement", "Gate", "Limits", "StepAgreement", "gate_images", "judged_by", "synthetic_images"]
+__all__ = ["Agreement", "Gate", "Limits", "StepAgreement"]
 
-_IMAGES_AT_FIRST_USE = 4
 _IMAGES_FOR_STEPS = 4
 _SHIFT = 0.05  # of a probability, from which on it counts as another one
 _LITTLE_SPREAD = 0.005  # on the scale [0, 1]: below, changes of the mean spread are told as shares of this
 _STEP = "step"  # and its number: an output's name
-_PIXELS_AT_FIRST_USE = 4 * 128 * 128  # somebody waits for it
 
 
 @dataclass(frozen=True)
@@ -199,7 +192,7 @@ class Gate:
         Raises:
             GateError: with the figures of every step.
         """
-        images = np.ascontiguousarray(_spread(self.images[0], _IMAGES_FOR_STEPS))
+        images = np.ascontiguousarray(evenly(self.images[0], _IMAGES_FOR_STEPS))
         theirs = reference.probe(images)
         with _running(engine):
             ours = engine.probe(images)
@@ -256,19 +249,14 @@ class Gate:
     def _answers(self, engine: Engine) -> _Answers:
         decision, polarity = self.manifest.decision, self.manifest.polarity
         masks, shares, spreads, finite = [], [], [], True
-        for images in self._batches():
-            mean, spread = (np.moveaxis(values, 1, 0) for values in engine.run(images))
+        for images in self.images:
+            mean, spread = (np.moveaxis(values, 1, 0) for values in in_parts(engine.run, images, self._batch))
             finite = finite and bool(np.isfinite(mean).all() and np.isfinite(spread).all())
             masks.append(decide(mean, self.manifest.labels, decision, polarity).ravel())
             share, width = probabilities(mean, spread, decision, polarity)
             shares.append(share.ravel())
             spreads.append(width.max(axis=0).ravel())
         return _Answers(np.concatenate(masks), np.concatenate(shares), np.concatenate(spreads), finite)
-
-    def _batches(self) -> Iterator[NDArray[np.float32]]:
-        for images in self.images:
-            for start in range(0, len(images), self._batch):
-                yield images[start : start + self._batch]
 
 
 @contextmanager
@@ -280,44 +268,3 @@ def _running(engine: Engine) -> Iterator[None]:
         raise
     except Exception as error:
         raise EngineError(f"it does not run here ({error})", where=f"engine '{engine.name}'") from error
-
-
-def judged_by(manifest: Manifest) -> str:
-    """What identifies that by which a gate at a first use judges: the model's way to a mask, and images that travel.
-
-    These by the hash that the manifest has of them; where there are none, it determines the synthetic ones.
-    """
-    way = (manifest.labels, manifest.decision, manifest.polarity, manifest.plan, manifest.files.get(GATE_FILE))
-    return hashlib.sha256(repr(way).encode()).hexdigest()
-
-
-def gate_images(study: Study, plan: Plan, pixels: int) -> NDArray[np.float32]:
-    """Network inputs of a study, evenly chosen: as many as have so many pixels together, and at least one."""
-    images = prepare(study, plan).images
-    height, width = images.shape[2:]
-    return _spread(images, max(1, pixels // (height * width)))
-
-
-def synthetic_images(manifest: Manifest) -> list[NDArray[np.float32]]:
-    """Images for a gate where there are no real ones: of the synthetic example, or of a synthetic picture."""
-    height, width = manifest.plan.canvas
-    count = min(_IMAGES_AT_FIRST_USE, max(1, _PIXELS_AT_FIRST_USE // (height * width)))
-    study = example_study() if manifest.plan.kind == "volume" else _picture(manifest)
-    return [_spread(prepare(study, manifest.plan).images, count)]
-
-
-def _spread(images: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """So many images, evenly chosen without the outermost, which show the least."""
-    if len(images) <= count:
-        return images
-    chosen: NDArray[np.float32] = images[np.linspace(0, len(images) - 1, count + 2).round().astype(int)[1:-1]]
-    return chosen
-
-
-def _picture(manifest: Manifest) -> Study:
-    """A synthetic picture of which one canvas, or tile, is made: a chest X-ray for gray models, else stained tissue."""
-    plan = manifest.plan
-    height, width = (math.ceil(side / (plan.scale or 1)) for side in plan.canvas)
-    picture = chest(height, width)[np.newaxis] if plan.channels == 1 else tissue(height, width)
-    channels = np.resize(picture, (plan.channels, height, width))  # repeated where a model takes more
-    return Study("synthetic", channels[..., np.newaxis], None, Source("array"))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cdal_sdk.study import Label, LabelSize, Study
 
-__all__ = ["certainty", "decide", "dice", "measure", "probabilities", "size_of"]
+__all__ = ["certainty", "count", "decide", "dice", "measure", "probabilities", "sizes_of"]
 
 Decision = Literal["threshold", "argmax"]
 _MM3_PER_ML = 1000.0
@@ -75,6 +75,27 @@ def certainty(
     return least
 
 
+def count(
+    mean: NDArray[np.float32],
+    spread: NDArray[np.float32],
+    mask: NDArray[np.uint8],
+    labels: tuple[Label, ...],
+    decision: Decision,
+    polarity: int,
+    scale: float = 1.0,
+) -> NDArray[np.int64]:
+    """How many voxels have each label, and how many surely and possibly belong to it, [label, 3].
+
+    A voxel surely belongs to a label that wins by more than `scale` spreads, and possibly to one that does not lose by
+    as many (`certainty`).
+    """
+    counts = []
+    for channel, label in enumerate(labels, start=1 if decision == "argmax" else 0):
+        lead = certainty(mean, spread, channel, decision, polarity)
+        counts.append([np.count_nonzero(part) for part in (mask == label.value, lead > scale, lead > -scale)])
+    return np.array(counts, np.int64)
+
+
 def measure(
     mean: NDArray[np.float32],
     spread: NDArray[np.float32],
@@ -85,22 +106,18 @@ def measure(
     polarity: int,
     scale: float = 1.0,
 ) -> dict[str, LabelSize]:
-    """Size of each label by name, with the interval between surely and possibly labelled voxels.
-
-    A voxel surely belongs to a label that wins by more than `scale` spreads, and possibly to one that does not lose by
-    as many (`certainty`).
-    """
-    sizes = {}
-    for channel, label in enumerate(labels, start=1 if decision == "argmax" else 0):
-        sure_by = certainty(mean, spread, channel, decision, polarity)
-        interval = int((sure_by > scale).sum()), int((sure_by > -scale).sum())
-        sizes[label.name] = size_of(int((mask == label.value).sum()), interval, study)
-    return sizes
+    """Size of each label by name, with the interval between surely and possibly labelled voxels; see `count`."""
+    return sizes_of(count(mean, spread, mask, labels, decision, polarity, scale), labels, study)
 
 
-def size_of(count: int, interval: tuple[int, int], study: Study) -> LabelSize:
-    """A number of voxels, and the interval around it, in the units of a study."""
-    low, high = min(interval[0], count), max(interval[1], count)
+def sizes_of(counts: NDArray[np.int64], labels: tuple[Label, ...], study: Study) -> dict[str, LabelSize]:
+    """What was counted, [label, 3], in the units of a study."""
+    return {label.name: _size(row, study) for label, row in zip(labels, counts.tolist(), strict=True)}
+
+
+def _size(counts: list[int], study: Study) -> LabelSize:
+    count, sure, possible = counts
+    low, high = min(sure, count), max(possible, count)
     spacing = study.spacing
     if study.planar:
         area = None if spacing is None else count * spacing[0] * spacing[1]

@@ -65,9 +65,12 @@ def test_volume_is_counted_on_the_source_s_voxels():
     assert size.area_px is None
 
 
-def test_volume_of_an_oblique_grid_is_that_of_its_boxes():
+@pytest.mark.parametrize(
+    "axes", [[[2, 0, 0], [0, 0.6, -0.8], [0, 0.8, 0.6]], [[2, 0, 0], [0, 1, 0.5], [0, 0, 1]]], ids=["turned", "sheared"]
+)
+def test_volume_of_an_oblique_grid_is_that_of_its_boxes(axes):
     affine = np.eye(4)
-    affine[:3, :3] = [[2, 0, 0], [0, 0.6, -0.8], [0, 0.8, 0.6]]
+    affine[:3, :3] = axes
     study = replace(volume((1, 1, 1)), affine=affine)
     size = measure(row(1)[None], row(0)[None], np.full((1, 1, 1), 3, np.uint8), (HEAD,), study, "threshold", 1)
     assert size["Head"].volume_ml == pytest.approx(0.002)

@@ -9,7 +9,7 @@ from scipy.ndimage import label as connected
 from cdal_sdk.bundle import load_model
 from cdal_sdk.engines import VoteMaps
 from cdal_sdk.engines.eager import TorchEngine
-from cdal_sdk.gate import synthetic_images
+from cdal_sdk.gate_images import synthetic_images
 from cdal_sdk.planar_phantoms import chest, tissue
 
 

@@ -32,7 +32,6 @@ from cdal_sdk.network.resample import FirDownsample, FirUpsample, PyramidDownsam
 __all__ = ["CONVOLUTIONS", "Attention", "Doubling", "FoldedNorm", "FoldedSteering", "StepConv", "fold"]
 
 _SQRT_HALF = math.sqrt(0.5)
-_EPSILON = 1e-6  # of the adaptive norms
 
 
 class FoldedSteering(NamedTuple):
@@ -81,9 +80,9 @@ class FoldedNorm(nn.Module):
     def adaptive(cls, norm: AdaptiveGroupNorm, styles: Tensor | None) -> FoldedNorm:
         """With the scale and shift of each step and vote, styles [step, vote, latent_width]; or free."""
         if styles is None:
-            return cls(norm.groups, _EPSILON, norm.style, activate=True)
+            return cls(norm.groups, norm.eps, norm.style, activate=True)
         scale, shift = norm.style(styles).chunk(2, dim=-1)
-        return cls(norm.groups, _EPSILON, (scale, shift), activate=True)
+        return cls(norm.groups, norm.eps, (scale, shift), activate=True)
 
     @property
     def steered(self) -> bool:

@@ -12,10 +12,19 @@ from torch.nn import functional as F
 from cdal_sdk.errors import ModelError
 from cdal_sdk.network.resample import FirDownsample, FirUpsample
 
-__all__ = ["AdaptiveGroupNorm", "EncoderBlock", "ResidualBlock", "SelfAttention", "group_count", "initialise"]
+__all__ = [
+    "NORM_EPSILON",
+    "AdaptiveGroupNorm",
+    "EncoderBlock",
+    "ResidualBlock",
+    "SelfAttention",
+    "group_count",
+    "initialise",
+]
+
+NORM_EPSILON = 1e-6  # of every group norm
 
 _SQRT_HALF = math.sqrt(0.5)
-_NORM_EPSILON = 1e-6
 _NEAR_ZERO = 1e-10  # a layer that starts as (almost) nothing, so that its block starts as the identity
 
 
@@ -57,7 +66,7 @@ class AdaptiveGroupNorm(nn.Module):
 
     def __init__(self, channels: int, style_width: int) -> None:
         super().__init__()
-        self.groups = group_count(channels)
+        self.groups, self.eps = group_count(channels), NORM_EPSILON
         self.style = nn.Linear(style_width, 2 * channels)
         initialise(self.style)
         nn.init.ones_(self.style.bias[:channels])
@@ -65,7 +74,7 @@ class AdaptiveGroupNorm(nn.Module):
     def forward(self, h: Tensor, style: Tensor) -> Tensor:
         """Normalise h, then scale and shift it."""
         gamma, beta = self.style(style)[:, :, None, None].chunk(2, dim=1)
-        return torch.addcmul(beta, gamma, F.group_norm(h, self.groups, eps=_NORM_EPSILON))
+        return torch.addcmul(beta, gamma, F.group_norm(h, self.groups, eps=self.eps))
 
 
 class ResidualBlock(nn.Module):
@@ -113,7 +122,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(group_count(channels), channels, eps=_NORM_EPSILON)
+        self.norm = nn.GroupNorm(group_count(channels), channels, eps=NORM_EPSILON)
         self.query = nn.Linear(channels, channels)
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)

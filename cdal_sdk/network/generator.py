@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdal_sdk.errors import ModelError
-from cdal_sdk.network.blocks import EncoderBlock, ResidualBlock, SelfAttention, group_count, initialise
+from cdal_sdk.network.blocks import (
+    NORM_EPSILON,
+    EncoderBlock,
+    ResidualBlock,
+    SelfAttention,
+    group_count,
+    initialise,
+)
 from cdal_sdk.network.config import GeneratorConfig
 from cdal_sdk.network.embedding import LatentMapping, TimeEmbedding
 from cdal_sdk.network.resample import PyramidDownsample
@@ -113,7 +120,7 @@ class Generator(nn.Module):
                 level.resample = block(channels, channels, "up")
             self.up.append(level)
 
-        self.norm = nn.GroupNorm(group_count(channels), channels, eps=1e-6)
+        self.norm = nn.GroupNorm(group_count(channels), channels, eps=NORM_EPSILON)
         self.out = nn.Conv2d(channels, config.label_channels, 3, padding=1)
         initialise(self.out, 1e-10)
 

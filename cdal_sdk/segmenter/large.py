@@ -7,7 +7,7 @@ since every step of it is local: resampling, intensities, windows, their blendin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cdal_sdk.bundle import Manifest
 from cdal_sdk.confidence import review_reasons
-from cdal_sdk.masks import certainty, decide, probabilities, size_of
+from cdal_sdk.masks import count, decide, probabilities, sizes_of
 from cdal_sdk.readers import CaseFiles, IsolatedReader
 from cdal_sdk.readers.large_picture import Shape
 from cdal_sdk.segmenter.predictor import Segmenter
@@ -105,7 +105,7 @@ class _Work:
         self._working = planar_size(self._size, self._plan)
         self._tiling = Tiling.over(padded_size(self._working, self._plan), self._plan.canvas, self._plan.overlap)
         labels = len(self._manifest.labels)
-        self._tally = _Tally(labels)
+        self._tally = _Tally(np.zeros((labels, 3), np.int64))
         self._small = [_Shrunk(self._size, channels) for channels in (self.shape.channels, labels, labels)]
 
     def masks(self) -> Iterator[NDArray[np.uint8]]:
@@ -134,12 +134,7 @@ class _Work:
         mask = np.where(claimed.max(axis=0) > 0.5, values[claimed.argmax(axis=0)], 0).astype(np.uint8)
         source = Source("image", self._files.paths)
         study = Study(self._files.case, image[..., np.newaxis], None, source)
-        sizes = {
-            label.name: size_of(int(count), (int(sure), int(possible)), study)
-            for label, count, sure, possible in zip(
-                manifest.labels, tally.counts, tally.sure, tally.possible, strict=True
-            )
-        }
+        sizes = sizes_of(tally.counts, manifest.labels, study)
         small = Segmentation(study, mask[..., np.newaxis], claimed[..., np.newaxis], spread[..., np.newaxis], sizes)
         reasons = review_reasons(small, manifest.labels, manifest.confidence, tally.mean_spread)
         return LargeResult(self.shape, sizes, tally.mean_spread, small, reasons, self.timing)
@@ -206,12 +201,8 @@ class _Work:
         mask = decide(mean, manifest.labels, manifest.decision, manifest.polarity)
         probability, deviation = probabilities(mean, spread, manifest.decision, manifest.polarity)
         scale = manifest.confidence.interval_scale
-        for number, label in enumerate(manifest.labels):
-            channel = number + (manifest.decision == "argmax")
-            sure = certainty(mean, spread, channel, manifest.decision, manifest.polarity)
-            inside = mask == label.value
-            self._tally.add(number, inside.sum(), (sure > scale).sum(), (sure > -scale).sum())
-        self._tally.add_spread(deviation.max(axis=0)[(probability > 0.5).any(axis=0)])
+        counts = count(mean, spread, mask, manifest.labels, manifest.decision, manifest.polarity, scale)
+        self._tally.add(counts, deviation.max(axis=0)[(probability > 0.5).any(axis=0)])
         self._small[1].add(rows, np.stack([mask[..., 0] == label.value for label in manifest.labels]))
         self._small[2].add(rows, deviation[..., 0])
         return mask[..., 0]
@@ -243,26 +234,17 @@ class _Rows:
 
 @dataclass
 class _Tally:
-    """Pixels of each label, and the spread over all labelled ones."""
+    """Pixels of each label (see `count`), and the spread over all labelled ones."""
 
-    labels: int
-    counts: NDArray[np.int64] = field(init=False)
-    sure: NDArray[np.int64] = field(init=False)
-    possible: NDArray[np.int64] = field(init=False)
+    counts: NDArray[np.int64]
     spread: float = 0.0
     claimed: int = 0
 
-    def __post_init__(self) -> None:
-        self.counts, self.sure, self.possible = np.zeros((3, self.labels), np.int64)
-
-    def add(self, label: int, count: int, sure: int, possible: int) -> None:
-        self.counts[label] += count
-        self.sure[label] += sure
-        self.possible[label] += possible
-
-    def add_spread(self, values: Floats) -> None:
-        self.spread += float(values.sum(dtype=np.float64))
-        self.claimed += values.size
+    def add(self, counts: NDArray[np.int64], spread: Floats) -> None:
+        """The counts of a band, and the spread of its labelled pixels."""
+        self.counts += counts
+        self.spread += float(spread.sum(dtype=np.float64))
+        self.claimed += spread.size
 
     @property
     def mean_spread(self) -> float:

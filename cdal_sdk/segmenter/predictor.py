@@ -1,4 +1,4 @@
-"""`Segmenter`: loads a model once and segments case after case. The only place that knows all the stages."""
+"""`Segmenter`: loads a model once and segments case after case, through all the stages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from cdal_sdk.engines import (
 )
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.errors import CdalError, EngineError, ReadError, UsageError
-from cdal_sdk.gate import Gate, judged_by, synthetic_images
+from cdal_sdk.gate import Gate
+from cdal_sdk.gate_images import judged_by, synthetic_images
 from cdal_sdk.masks import decide, measure, probabilities
 from cdal_sdk.readers import CaseFiles, IsolatedReader, discover, read_study
 from cdal_sdk.segmenter.result import Result, Timing, as_cdal_error, check_read_timeout, timed

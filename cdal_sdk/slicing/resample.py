@@ -6,15 +6,15 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
+from scipy import sparse
 
 __all__ = ["resample", "resample_rows", "rows_behind"]
 
 _TRUNCATE = 4.0  # standard deviations of the Gaussian, as SciPy has it
 
 
-def resample(array: NDArray[np.float32], shape: tuple[int, ...], order: int = 1) -> NDArray[np.float32]:
-    """Resample the last `len(shape)` axes of [lead, ...] to `shape`, each lead entry by itself.
+def resample(array: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Resample the last `len(shape)` axes of [lead, ...] to `shape`, linearly, each lead entry by itself.
 
     Voxels are boxes and both grids cover the same space. Where the target is coarser, the source is smoothed first
     (Gaussian of (factor - 1) / 2 voxels), so that nothing finer than the target aliases into it.
@@ -22,23 +22,16 @@ def resample(array: NDArray[np.float32], shape: tuple[int, ...], order: int = 1)
     Args:
         array: float32 [lead, ...].
         shape: voxels of the target.
-        order: 1 linear, 0 nearest (for labels; never smoothed).
     """
     source = array.shape[1:]
     if source == shape:
         return array
     result = np.empty((len(array), *shape), np.float32)
-    for entry, target in zip(array, result, strict=True):
-        if order:
-            values = entry
-            # Shrinking axes first, so that there is the less to do for the others; the first one last, being fastest.
-            for axis in sorted(range(len(shape)), key=lambda axis: (shape[axis] / source[axis], -axis)):
-                values = _along(axis, _weights(range(shape[axis]), source[axis], shape[axis]), values)
-            target[...] = values
-        else:
-            factors = [old / new for old, new in zip(source, shape, strict=True)]
-            offsets = [(factor - 1) / 2 for factor in factors]
-            ndimage.affine_transform(entry, factors, offsets, shape, target, order, mode="nearest")
+    for values, target in zip(array, result, strict=True):
+        # Shrinking axes first, so that there is the less to do for the others; the first one last, being fastest.
+        for axis in sorted(range(len(shape)), key=lambda axis: (shape[axis] / source[axis], -axis)):
+            values = _along(axis, _weights(range(shape[axis]), source[axis], shape[axis]), values)
+        target[...] = values
     return result
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cdal_sdk.bundle import Manifest
 from cdal_sdk.errors import UsageError
-from cdal_sdk.gate import gate_images, synthetic_images
+from cdal_sdk.gate_images import gate_images, synthetic_images
 from cdal_sdk.readers import CaseFiles, discover, read_study
 from cdal_sdk.slicing import Plan, check_domain, match_channels
 

@@ -14,13 +14,14 @@ from PIL import Image
 
 from cdal_export.exporter import ExportOptions, export_model
 from cdal_export.images import choose_images
-from cdal_sdk import Segmenter, gate
+from cdal_sdk import Segmenter
 from cdal_sdk.bundle import GATE_FILE, checkpoint_content, load_model, read_manifest, save_checkpoint
 from cdal_sdk.engines import BuiltEngine, Engine, FoldedSampler, VoteMaps, torchscript
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.errors import EngineError, GateError, ModelError, OutputError, UsageError
 from cdal_sdk.example import example_study
-from cdal_sdk.gate import Agreement, Gate, Limits, gate_images, judged_by
+from cdal_sdk.gate import Agreement, Gate, Limits
+from cdal_sdk.gate_images import gate_images, judged_by
 from cdal_sdk.study import Study
 from tests.segmenter.conftest import write_volume
 from tests.tiny_model import PLANAR, VOLUME, save_tiny, tiny_generator
@@ -33,7 +34,7 @@ def small_gate(monkeypatch: pytest.MonkeyPatch) -> Study:
     """A corner of the synthetic example: the gate's image, small enough for many exports."""
     whole = example_study()
     study = replace(whole, image=whole.image[:, 10:22, 20:34, 12:16])
-    monkeypatch.setattr(gate, "example_study", lambda: study)
+    monkeypatch.setattr("cdal_sdk.gate_images.example_study", lambda: study)
     return study
 
 

@@ -38,6 +38,15 @@ def there_and_back(study, plan) -> tuple[np.ndarray, np.ndarray]:
     return prepared.restore(prepared.images[:, middle : middle + plan.channels]), study.image / 209
 
 
+def test_what_is_padded_is_as_dark_as_the_darkest():
+    """Training pads alike: another value would show a network something that it has never seen."""
+    study = volume(affine=np.eye(4))
+    height, width = study.image.shape[1:3]
+    padded = prepare(study, replace(PLAN, intensity=replace(PLAN.intensity, target=(-1, 1)))).images
+    assert padded.shape[2] > height
+    assert (padded[:, :, height:] == -1).all() and (padded[..., width:] == -1).all()
+
+
 @pytest.mark.parametrize("affine", axis_aligned_affines(), ids=axis_codes)
 def test_without_resampling_the_way_back_is_exact(affine):
     restored, expected = there_and_back(volume(affine=affine), replace(PLAN, orientation="SRP"))

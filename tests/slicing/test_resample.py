@@ -44,23 +44,6 @@ def test_a_symmetric_image_stays_symmetric():
         np.testing.assert_allclose(result, result[:, ::-1, ::-1], atol=1e-6)
 
 
-@pytest.mark.parametrize("factor", [2, 3])
-def test_doubled_labels_come_from_their_own_voxel(factor):
-    labels = phantom((3, 4, 2))
-    result = resample(labels, (3 * factor, 4 * factor, 2 * factor), order=0)
-    expected = labels
-    for axis in (1, 2, 3):
-        expected = expected.repeat(factor, axis)
-    np.testing.assert_array_equal(result, expected)
-
-
-def test_labels_are_never_mixed():
-    labels = np.zeros((1, 12, 12), np.float32)
-    labels[0, :6] = 7
-    for shape in ((5, 5), (17, 31)):
-        assert set(np.unique(resample(labels, shape, order=0))) == {0, 7}
-
-
 def test_what_is_finer_than_the_target_does_not_alias():
     """A chequerboard that is sampled at every third voxel must turn gray."""
     board = (np.indices((30, 30)).sum(axis=0) % 2).astype(np.float32)[None]

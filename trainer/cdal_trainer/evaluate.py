@@ -18,7 +18,7 @@ from torch import nn
 from cdal_sdk.bundle import Manifest, SplitRecord, load_checkpoint, name_hash
 from cdal_sdk.bundle.manifest import manifest_from_data
 from cdal_sdk.bundle.strict import convert_strictly
-from cdal_sdk.engines import Device, Engine, pick_device
+from cdal_sdk.engines import Device, Engine, in_parts, pick_device
 from cdal_sdk.errors import ModelError, TrainingError, UsageError
 from cdal_sdk.masks import decide
 from cdal_sdk.segmenter import Segmenter
@@ -280,8 +280,7 @@ def evaluate(
 @torch.inference_mode()
 def _segment(trained: Trained, study: Study) -> NDArray[np.uint8]:
     """The mask on the study's grid."""
-    manifest, step = trained.manifest, trained.batch
+    manifest = trained.manifest
     prepared = prepare(study, manifest.plan)
-    starts = range(0, len(prepared.images), step)
-    mean = np.concatenate([trained.engine.run(prepared.images[i : i + step]).mean for i in starts])
+    mean = in_parts(trained.engine.run, prepared.images, trained.batch).mean
     return decide(prepared.restore(mean), manifest.labels, manifest.decision, manifest.polarity)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdal_sdk.bundle import Manifest
-from cdal_sdk.engines import Engine
+from cdal_sdk.engines import Engine, in_parts
 from cdal_sdk.masks import decide, dice
 from cdal_sdk.slicing import tile
 from cdal_trainer.prepared import PreparedCase
@@ -20,8 +20,7 @@ def segment_prepared(engine: Engine, manifest: Manifest, case: PreparedCase, bat
     """The mask of a prepared case on the network's grid, uint8 [slice, h, w]."""
     tiling = tile(case.images, manifest.plan)
     windows = tiling.cut(case.images)
-    means = [engine.run(windows[start : start + batch]).mean for start in range(0, len(windows), batch)]
-    mean = tiling.blend(np.concatenate(means)).transpose(1, 0, 2, 3)
+    mean = tiling.blend(in_parts(engine.run, windows, batch).mean).transpose(1, 0, 2, 3)
     return decide(mean, manifest.labels, manifest.decision, manifest.polarity)
 
 
