@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
+from cdal_sdk.cli.output import tell
 from cdal_sdk.cli.paths import parse_name, parse_path
 from cdal_sdk.cli.status import show_status
 
@@ -88,10 +91,7 @@ def segment(
         )
     with _progress(console, len(cases)) as on_case:
         report = segment_cases(segmenter, cases, out, formats=wanted, overwrite=overwrite, on_case=on_case)
-    if as_json:
-        sys.stdout.write(report.to_json())
-    else:
-        _summarise(report, out)
+    tell(json.dumps(asdict(report), indent=2) + "\n" if as_json else _summary(report, out))
     raise typer.Exit(1 if any(case.status == "failed" for case in report.cases) else 0)
 
 
@@ -121,16 +121,18 @@ def _progress(console: Console, total: int) -> Iterator[Callable[[CaseReport], N
         yield on_case
 
 
-def _summarise(report: Report, out: Path) -> None:
+def _summary(report: Report, out: Path) -> str:
     """One line a case with its sizes, and where everything is."""
-    console = Console(soft_wrap=True, highlight=False)
+    lines = []
     for case in report.cases:
         sizes = ", ".join(f"{name} {_size(size)}" for name, size in case.labels.items())
         review = f"  to review: {'; '.join(case.review)}" if case.review else ""
-        console.print(f"{case.status:8}{case.case}  {sizes}{review}".rstrip(), markup=False)
-    console.print(f"{len(report.cases)} case(s) in {report.seconds['wall']:.1f} s", end="", markup=False)
-    console.print(f", {report.output_share:.0%} of it to restore and write; ", end="", markup=False)
-    console.print(f"results in {out}, overview in report.html", markup=False)
+        lines.append(f"{case.status:8}{case.case}  {sizes}{review}".rstrip())
+    lines.append(
+        f"{len(report.cases)} case(s) in {report.seconds['wall']:.1f} s, {report.output_share:.0%} of it to restore "
+        f"and write; results in {out}, overview in report.html\n"
+    )
+    return "\n".join(lines)
 
 
 def _size(size: dict[str, object]) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from cdal_sdk.cli.output import tell
 from cdal_sdk.cli.paths import parse_name, parse_path
 
 __all__ = ["verify"]
@@ -47,12 +46,10 @@ def verify(
         given = discover(sources, exclude=out, volume=volume, reader=reader) if sources else ()
         found = check(out, given, manifest, reader.read, read_timeout)
     if as_json:
-        sys.stdout.write(json.dumps(found.to_data(), indent=2, ensure_ascii=False) + "\n")
+        tell(json.dumps(found.to_data(), indent=2) + "\n")
     else:
-        console = Console(soft_wrap=True, highlight=False)
-        for problem in found.problems:
-            console.print(f"{problem.case}: {problem.what}", style="red", markup=False)
+        problems = "".join(f"{problem.case}: {problem.what}\n" for problem in found.problems)
         compared = f", {found.sources} compared with their sources" if sources else ""
         verdict = f"{len(found.problems)} problem(s)" if found.problems else "all holds"
-        console.print(f"{found.cases} case(s), {found.files} file(s){compared}: {verdict}", markup=False)
+        tell(f"{problems}{found.cases} case(s), {found.files} file(s){compared}: {verdict}\n")
     raise typer.Exit(1 if found.problems else 0)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ from cdal_sdk.segmenter.result import (
     as_cdal_error,
     large_paths,
     output_paths,
+    planned_paths,
+    remove_files,
     remove_leftovers,
-    remove_outputs,
     timed,
 )
 
@@ -262,17 +264,38 @@ class _Run:
             return None
         told = [self._settings, f"volume {files.volume}", f"frames {files.frames}", *digests, *files.doubts]
         fingerprint = hashlib.sha256("\n".join(told).encode()).hexdigest()
-        known = self._ledger.read(files.case) if digests and not self._overwrite else None
-        if known and known.fingerprint == fingerprint and intact(known, self._out):
+        known = self._ledger.read(files.case)
+        unchanged = known is not None and digests and known.fingerprint == fingerprint and intact(known, self._out)
+        if known and unchanged and not self._overwrite:
             return skipped_case(known)
-        self._ledger.forget(files.case)
-        remove_outputs(files.case, self._out)
+        if known and digests and digests != known.source_sha256 and files.kind != "dicom":
+            _log.warning("%s: its source has changed, or is another of that name; the result is replaced", files.case)
+        self._make_room(files, claim, known)
         if late is not None:
             raise late
         return _Job(files, claim, Origin(fingerprint, digests, self._told))
 
+    def _make_room(self, files: CaseFiles, claim: Claim, known: CaseReport | None) -> None:
+        """Remove what runs in this folder made of a case, and set aside what they did not make.
+
+        So nothing old can pass for a result, and nothing is lost that bears a case's name, such as a mask that
+        somebody drew. What a run made is in the ledger, unless it was killed, or lies in a subfolder of ours.
+        """
+        planned = planned_paths(files, self._formats, self._out)
+        made = [path for path in output_paths(files.case, self._out) if path.parent != self._out]
+        if known is not None:
+            made += [path for path in output_paths(files.case, self._out) if path.name in known.outputs]
+        elif claim.abandoned:
+            made += planned
+        remove_files(made)
+        self._ledger.forget(files.case)
+        for path in planned:
+            if path.exists():
+                _log.warning("%s was not written by a run in this folder; it is kept as %s", path.name, _aside(path))
+
     def _finish(self, job: _Job, inferred: Inferred) -> CaseReport:
         """Bring a case home, write it and remember it."""
+        outputs: list[Path] = []
         try:
             result = self._segmenter.restore(inferred)
             with timed(result.timing, "restore"):
@@ -282,6 +305,8 @@ class _Run:
             self._warn(result.unsuited(self._formats))
             entry = self._enter(job, found, outputs)
         except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
+            with suppress(OutputError):
+                remove_files(outputs)
             return failed_case(job.files, as_cdal_error(error, job.files.case))
         finally:
             job.claim.release()
@@ -317,11 +342,27 @@ class _Run:
             entry = self._enter(job, Measured.of_large(result, labels), (mask, preview))
         except Exception as error:  # noqa: BLE001 - it is reported as the failure of this case
             with suppress(OutputError):
-                remove_outputs(case, self._out)
+                remove_files((mask, preview))
             return failed_case(job.files, as_cdal_error(error, case))
         finally:
             job.claim.release()
         return entry
+
+
+def _aside(path: Path) -> str:
+    """Give a file a name that no case has, and return it.
+
+    Raises:
+        OutputError: if it cannot be renamed.
+    """
+    names = (path.with_name(f"{path.name}~{number or ''}") for number in count())
+    free = next(name for name in names if not name.exists())
+    try:
+        path.rename(free)
+    except OSError as error:
+        what = f"this file was not written by a run in this folder, and cannot be set aside ({error.strerror})"
+        raise OutputError(what, where=path, remedy="choose another --out") from None
+    return free.name
 
 
 def _empty_report(segmenter: Segmenter) -> Report:

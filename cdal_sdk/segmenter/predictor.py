@@ -155,6 +155,7 @@ class Segmenter:
         source: str | Path | Study | NDArray[np.generic],
         *,
         spacing: tuple[float, ...] | None = None,
+        case: str = "array",
     ) -> Result:
         """Segment one case.
 
@@ -162,6 +163,7 @@ class Segmenter:
             source: a file, a folder with one DICOM series, a study, or an array: [row, column] or [row, column, 3]
                 for a model of planar images, else a volume [i, j, k] along Right, Anterior, Superior.
             spacing: mm between the voxels of an array, an axis each; None for the model's own.
+            case: name of an array, after which its outputs are called.
 
         Returns:
             The result.
@@ -172,11 +174,11 @@ class Segmenter:
             UsageError: if it does not exist or is more than one case, or the spacing is none or not for an array.
         """
         if isinstance(source, np.ndarray):
-            source = self._array_study(source, spacing)
-        elif spacing is not None:
+            source = self._array_study(source, spacing, case)
+        elif spacing is not None or case != "array":
             kind = "study" if isinstance(source, Study) else "file"
-            raise UsageError(f"a {kind} tells its own spacing", remedy="leave spacing out, or give an array")
-        given = source if isinstance(source, Study) else _only_case(Path(source))
+            raise UsageError(f"a {kind} tells its own name and spacing", remedy="leave them out, or give an array")
+        given = source if isinstance(source, Study) else _only_case(_path(source))
         result = self.restore(self._infer(given.case, lambda: self._prepare(given, read_study)))
         if result.error is not None:
             raise result.error
@@ -196,7 +198,7 @@ class Segmenter:
         """
         given = [sources] if isinstance(sources, str | Path) else list(sources)
         with closing(IsolatedReader(self.read_timeout)) as reader:
-            cases = discover([Path(source) for source in given], reader=reader)
+            cases = discover([_path(source) for source in given], reader=reader)
         yield from self.stream_cases(cases)
 
     def stream_cases(self, cases: Iterable[CaseFiles]) -> Iterator[Result]:
@@ -316,20 +318,24 @@ class Segmenter:
         sizes = measure(mean, spread, mask, manifest.labels, study, manifest.decision, manifest.polarity, scale)
         return Segmentation(study, mask, probability, probability_spread, sizes)
 
-    def _array_study(self, array: NDArray[np.generic], spacing: tuple[float, ...] | None) -> Study:
+    def _array_study(self, array: NDArray[np.generic], spacing: tuple[float, ...] | None, case: str) -> Study:
         plan = self.manifest.plan
+        if array.dtype.kind not in "biuf" or not array.size or np.ma.is_masked(array):
+            raise UsageError("the array does not hold a real number everywhere", remedy="give one that does")
+        if case in ("", "..") or Path(case).name != case:
+            raise UsageError(f"'{case}' is no name for files", remedy="give one without folders")
         image = np.asarray(array, np.float32)
         if not np.isfinite(image).all():
             raise ReadError("the array holds values that are no numbers", remedy="replace them")
         if plan.kind == "planar" and image.ndim in (2, 3):
             channels = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
             if spacing is None:
-                return Study("array", channels[..., None], None, Source("array"))
+                return Study(case, channels[..., None], None, Source("array"))
             down, across = _checked_spacing(spacing, 2)
-            return Study("array", channels[..., None], None, Source("array"), (down, across))
+            return Study(case, channels[..., None], None, Source("array"), (down, across))
         if plan.kind == "volume" and image.ndim == 3:
             steps = (plan.spacing_mm or (1.0, 1.0, 1.0)) if spacing is None else _checked_spacing(spacing, 3)
-            return Study("array", image[None], np.diag([*steps, 1.0]), Source("array"))
+            return Study(case, image[None], np.diag([*steps, 1.0]), Source("array"))
         raise UsageError(
             f"an array of shape {image.shape} is no {'volume' if plan.kind == 'volume' else 'picture'}",
             remedy="give [i, j, k] for a volume, [row, column] or [row, column, 3] for a planar image",
@@ -345,6 +351,13 @@ def _checked_spacing(spacing: tuple[float, ...], axes: int) -> tuple[float, ...]
     if len(steps) != axes or not all(0 < step < math.inf for step in steps):
         raise UsageError(f"spacing is {spacing}", remedy=f"give {axes} numbers above 0, in mm, an axis each")
     return steps
+
+
+def _path(source: str | Path) -> Path:
+    """Raises UsageError for an empty text, as of a variable that is not set, which would be the current folder."""
+    if source == "":
+        raise UsageError("the source is an empty text", remedy="name a file or folder, '.' for this one")
+    return Path(source)
 
 
 def _only_case(path: Path) -> CaseFiles:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cdal_sdk.atomic import unfinished
 from cdal_sdk.bundle import Manifest
 from cdal_sdk.errors import CdalError, OutputError, ReadError, UsageError
+from cdal_sdk.readers import CaseFiles
 from cdal_sdk.study import LabelSize, Segmentation, SourceKind, Study
 
 if TYPE_CHECKING:  # highdicom is slow to import, and a picture does not need it
@@ -33,8 +34,9 @@ __all__ = [
     "check_read_timeout",
     "large_paths",
     "output_paths",
+    "planned_paths",
+    "remove_files",
     "remove_leftovers",
-    "remove_outputs",
     "timed",
 ]
 
@@ -160,8 +162,8 @@ class Result:
     def save(self, out: str | Path, formats: Sequence[Format] = ()) -> list[Path]:
         """Write the mask in the format of its source, any further formats, and a preview.
 
-        What an earlier run left of this case is removed first; if anything cannot be written, nothing of the case
-        stays.
+        Files of these names are replaced, so that cases which share a folder need names of their own; maps and preview
+        that were saved for this case before are removed first. If anything cannot be written, nothing of it stays.
 
         Args:
             out: output folder, made as needed.
@@ -182,21 +184,20 @@ class Result:
         sources = {os.path.realpath(path) for path in study.source.paths}
         if not sources.isdisjoint(os.path.realpath(path) for path in output_paths(self.case, out)):
             raise UsageError("the source would be replaced by its result", where=out, remedy="choose another folder")
-        remove_outputs(self.case, out)
+        remove_files(path for path in output_paths(self.case, out) if path.parent != out)
         default = _DEFAULT_FORMAT.get(study.source.kind) or ("png" if study.planar else "nifti")
         wanted = [chosen for chosen in dict.fromkeys((default, *formats)) if _applies(chosen, study)]
         written: list[Path] = []
         try:
             for chosen in wanted:
-                names = [name for name in _FILES[chosen] if study.source.kind == "dicom" or not name.endswith(".dcm")]
-                paths = [out / name.format(case=self.case) for name in names]
+                paths = [out / name.format(case=self.case) for name in _names(chosen, study.source.kind)]
                 written += paths
                 self._write(chosen, paths)
             written.append(out / _PREVIEW.format(case=self.case))
             write_preview(study, segmentation.mask, written[-1], self.manifest.labels, segmentation.spread)
         except BaseException:
             with suppress(OutputError):  # the first error says more
-                remove_outputs(self.case, out)
+                remove_files(written)
             raise
         return written
 
@@ -232,18 +233,28 @@ def output_paths(case: str, out: Path) -> list[Path]:
     return [out / name.format(case=case) for name in names]
 
 
+def planned_paths(files: CaseFiles, formats: Sequence[Format], out: Path) -> list[Path]:
+    """Those of them that a run with these formats may write for this input."""
+    if files.kind is None:
+        return []
+    wanted = dict.fromkeys((_DEFAULT_FORMAT[files.kind], *formats))
+    names = [name for chosen in wanted for name in _names(chosen, files.kind)]
+    large = [_LARGE_MASK] if files.kind == "image" else []
+    return [out / name.format(case=files.case) for name in (*names, *large, _PREVIEW)]
+
+
 def large_paths(case: str, out: Path) -> tuple[Path, Path]:
     """Mask and preview of a picture that is segmented part by part."""
     return out / _LARGE_MASK.format(case=case), out / _PREVIEW.format(case=case)
 
 
-def remove_outputs(case: str, out: Path) -> None:
-    """Delete everything that a run may have written for a case, so that no old result can pass for a new one.
+def remove_files(paths: Iterable[Path]) -> None:
+    """Delete outputs, so that no old result can pass for a new one.
 
     Raises:
         OutputError: if something cannot be deleted.
     """
-    for path in output_paths(case, out):
+    for path in paths:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
@@ -258,6 +269,11 @@ def remove_leftovers(out: Path) -> None:
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 path.unlink()
+
+
+def _names(chosen: Format, kind: SourceKind) -> list[str]:
+    """A format's files for a kind of source."""
+    return [name for name in _FILES[chosen] if kind == "dicom" or not name.endswith(".dcm")]
 
 
 def _applies(chosen: Format, study: Study) -> bool:

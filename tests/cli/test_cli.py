@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -385,3 +386,24 @@ def test_an_export_tells_its_figures_as_json(cdal: Cdal, volume_model: Path, tmp
     assert (out / engine["file"]).stat().st_size == told["files"][engine["file"]]
     assert engine["agreement"]["flips"] == 0.0
     assert min(engine["agreement"]["dice"].values()) == 1.0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_a_result_that_nobody_takes_does_not_change_the_exit_code(
+    volume_model: Path,  # noqa: F811
+    tmp_path: Path,
+    options: tuple[str, ...],
+) -> None:
+    """Also where the encoding of the output lacks the letters of a name."""
+    write_volume(tmp_path / "海馬.nii.gz")
+    command = [sys.executable, "-m", "cdal_sdk.cli", "segment", str(tmp_path / "海馬.nii.gz"), "--engine", "torch"]
+    command += ["--model", str(volume_model), "--out", str(tmp_path / "out"), *options]
+    narrow = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, capture_output=True, env=narrow, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr
+    assert b"\\u6d77\\u99ac" in done.stdout
+    assert not options or json.loads(done.stdout)["cases"][0]["case"] == "海馬"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=narrow, check=False)  # noqa: S603
+    assert (done.returncode, done.stderr.count(b"cannot be printed")) == (0, 1), done.stderr

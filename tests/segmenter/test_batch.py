@@ -20,7 +20,7 @@ from PIL import Image
 
 from cdal_sdk import Segmenter as AnySegmenter
 from cdal_sdk import __version__, segment_cases
-from cdal_sdk.errors import UsageError
+from cdal_sdk.errors import OutputError, UsageError
 from cdal_sdk.readers import CaseFiles, discover
 from cdal_sdk.segmenter import CaseReport, Format, batch
 from cdal_sdk.segmenter.verify import verify
@@ -227,6 +227,53 @@ def test_no_result_of_an_older_run_stays_beside_a_failure(volume_model: Path, in
     assert str(tmp_path) not in cases["a"]["error"], "folders may be named after patients"
     assert not [name for name in files_in(out) if Path(name).name.startswith("a.")]
     assert cases["b"]["status"] == "skipped"
+
+
+def test_what_no_run_wrote_is_kept(
+    volume_model: Path, inputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as a mask that somebody drew, in a folder of labels that are named like the images."""
+    out = tmp_path / "labels"
+    out.mkdir()
+    for name in ("a.nii.gz", "a.png", "a.dcm", "b.nii.gz"):
+        (out / name).write_text(f"somebody's {name}")
+    (inputs / "deeper/b.nii").write_bytes(b"damaged")
+
+    cases = run(volume_model, inputs, out)
+
+    assert {case: entry["status"] for case, entry in cases.items()} == {"a": "ok", "b": "failed"}
+    assert not (out / "b.nii.gz").exists(), "it could pass for a result"
+    for name, kept in (("a.nii.gz", "a.nii.gz~"), ("a.png", "a.png"), ("a.dcm", "a.dcm"), ("b.nii.gz", "b.nii.gz~")):
+        assert (out / kept).read_text() == f"somebody's {name}"
+    assert "a.nii.gz was not written by a run in this folder; it is kept as a.nii.gz~" in caplog.text
+    (out / ".cdal-ledger/a.json").unlink()
+    run(volume_model, inputs, out)
+    assert (out / "a.nii.gz~").read_text() == "somebody's a.nii.gz"
+    assert nibabel.load(out / "a.nii.gz").shape  # and the one without an entry went to a.nii.gz~1
+    assert (out / "a.nii.gz~1").exists()
+
+
+def test_another_source_of_the_same_name_is_told(
+    volume_model: Path, inputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(volume_model, inputs, tmp_path / "out")
+    run(volume_model, inputs, tmp_path / "out", seed=1)
+    assert "another of that name" not in caplog.text
+    write_volume(tmp_path / "other/a.nii.gz", 7)
+    run(volume_model, tmp_path / "other", tmp_path / "out")
+    assert "a: its source has changed, or is another of that name; the result is replaced" in caplog.text
+
+
+def test_a_case_that_the_ledger_cannot_take_leaves_no_mask(
+    volume_model: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OutputError("this cannot be written (No space left on device)")
+
+    monkeypatch.setattr("cdal_sdk.segmenter.ledger.Ledger.write", full)
+    cases = run(volume_model, inputs, tmp_path / "out")
+    assert [case["status"] for case in cases.values()] == ["failed", "failed"]
+    assert files_in(tmp_path / "out") == {"report.json", "report.html"}
 
 
 def test_a_case_that_cannot_be_written_fails_alone(volume_model: Path, inputs: Path, tmp_path: Path) -> None:

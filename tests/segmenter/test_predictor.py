@@ -123,8 +123,45 @@ def test_a_spacing_is_for_arrays(planar_model: Path, tmp_path: Path) -> None:
     Image.new("L", (30, 20)).save(tmp_path / "a.png")
     study = Study("a", np.zeros((1, 20, 30, 1), np.float32), None, Source("array"))
     for source in (tmp_path / "a.png", str(tmp_path / "a.png"), study):
-        with pytest.raises(UsageError, match=r"tells its own spacing; leave spacing out, or give an array"):
+        with pytest.raises(UsageError, match=r"tells its own name and spacing; leave them out, or give an array"):
             Segmenter(planar_model)(source, spacing=(1.0, 1.0))
+        with pytest.raises(UsageError, match="tells its own name"):
+            Segmenter(planar_model)(source, case="b")
+
+
+def test_arrays_are_named_so_that_they_can_share_a_folder(planar_model: Path, tmp_path: Path) -> None:
+    segmenter = Segmenter(planar_model)
+    for case in ("one", "two"):
+        assert segmenter(np.zeros((20, 30)), case=case).save(tmp_path)[0] == tmp_path / f"{case}.png"
+    for case in ("", "a/b", ".."):
+        with pytest.raises(UsageError, match="no name for files"):
+            segmenter(np.zeros((20, 30)), case=case)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((20, 30), complex),
+        np.array([["a"]]),
+        np.zeros((0, 30)),
+        np.ma.masked_less(np.arange(600.0).reshape(20, 30), 5),
+    ],
+    ids=["complex", "text", "empty", "masked"],
+)
+def test_an_array_holds_a_real_number_everywhere(planar_model: Path, array: np.ndarray) -> None:
+    with pytest.raises(UsageError, match="real number everywhere"):
+        Segmenter(planar_model)(array)
+
+
+def test_an_empty_text_is_not_the_current_folder(planar_model: Path) -> None:
+    segmenter = Segmenter(planar_model)
+    for call in (
+        segmenter,
+        lambda source: next(segmenter.stream(source)),
+        lambda source: next(segmenter.stream([source])),
+    ):
+        with pytest.raises(UsageError, match="empty text"):
+            call("")
 
 
 def test_cases_never_share_a_batch(planar_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
