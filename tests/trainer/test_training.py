@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 
 import cdal_trainer.prepared
 import cdal_trainer.recipe
@@ -477,6 +478,16 @@ def test_other_precisions_run(data, recipe, tmp_path, precision):
 def test_a_run_on_pictures(pictures, planar_recipe, tmp_path):
     best = train(planar_recipe, pictures, tmp_path / "run", hardware=HARDWARE)
     assert load_model(best).manifest.provenance.metrics.keys() == {"dice_Lungs"}
+
+
+def test_an_image_on_both_sides_of_the_split_is_refused(pictures, planar_recipe, tmp_path):
+    """Of another name, format and mask; nothing is bound, so that the folder may be used once the image is out."""
+    with Image.open(pictures / "images/a1.png") as picture:
+        picture.save(pictures / "images/b1.tif")
+    (pictures / "images/b1.png").unlink()
+    with pytest.raises(TrainingError, match=r"'a1' and 'b1' are the same image, on both sides.*data\.patient"):
+        train(planar_recipe, pictures, tmp_path / "run", hardware=HARDWARE)
+    assert not (tmp_path / "run/split.json").exists()
 
 
 def test_a_run_may_start_from_another_model(data, recipe, whole_run, tmp_path):

@@ -8,13 +8,23 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from cdal_sdk.atomic import atomic
 from cdal_sdk.bundle import SplitRecord, name_hash
 from cdal_sdk.errors import TrainingError, UsageError
 from cdal_trainer.prepared import PreparedCase
 from cdal_trainer.settings import Data
 
-__all__ = ["bind_cases", "describe_split", "patient_by", "record_split", "seen_in_training", "split_folds"]
+__all__ = [
+    "bind_cases",
+    "describe_split",
+    "patient_by",
+    "record_split",
+    "refuse_shared",
+    "seen_in_training",
+    "split_folds",
+]
 
 
 def split_folds(
@@ -144,6 +154,28 @@ def seen_in_training(record: SplitRecord, names: Iterable[str], known: Iterable[
     patient, trained = patient_by(record), set(record.training)
     patients = {patient(name) for name in {*names, *known} if name_hash(name) in trained}
     return sum(patient(name) in patients for name in names)
+
+
+def refuse_shared(training: Iterable[PreparedCase], validation: Iterable[PreparedCase]) -> None:
+    """Refuse an image on both sides of the split, whatever its files are called.
+
+    Raises:
+        TrainingError: naming both cases.
+    """
+    known = {_content(case): case.name for case in training}
+    for case in validation:
+        if (twin := known.get(_content(case))) is not None:
+            raise TrainingError(
+                f"'{twin}' and '{case.name}' are the same image, on both sides of the split",
+                remedy="leave one out, or give both to one patient (data.patient)",
+            )
+
+
+def _content(case: PreparedCase) -> bytes:
+    """Of the image as the network sees it: two files of one picture are alike, and masks may differ."""
+    digest = hashlib.sha256(repr(case.images.shape).encode())
+    digest.update(np.ascontiguousarray(case.images).data)
+    return digest.digest()
 
 
 def bind_cases(path: Path, training: Iterable[PreparedCase], validation: Iterable[PreparedCase]) -> None:

@@ -29,7 +29,7 @@ from cdal_trainer.logbook import Clock, Logbook, Progress
 from cdal_trainer.pictures import Panel, draw_panels
 from cdal_trainer.prepared import PreparedCase, prepare_cases
 from cdal_trainer.recipe import Optimisation, Recipe
-from cdal_trainer.split import bind_cases, describe_split, record_split, split_folds
+from cdal_trainer.split import bind_cases, describe_split, record_split, refuse_shared, split_folds
 from cdal_trainer.state import TrainingState
 from cdal_trainer.validate import validate
 
@@ -71,8 +71,8 @@ def train(
     Raises:
         UsageError: if there are no data, no such fold, or another setting is impossible; or if another run is at work
             in `out`.
-        TrainingError: on unusable data, a folder of another run or of other data (naming the case), or divergence
-            (naming the step).
+        TrainingError: on unusable data, an image on both sides of the split, a folder of another run or of other data
+            (naming the case), or divergence (naming the step).
         OutputError: on a full disk; the last checkpoint stays whole.
     """
     fabric = hardware.fabric()
@@ -112,6 +112,7 @@ def _train(
     values = {label.value for label in recipe.labels}
     cases, validation = (prepare_cases(side, recipe.plan, values, cache) for side in sides)
     if fabric.is_global_zero:
+        refuse_shared(cases, validation)
         _bind_recipe(out / "recipe.json", recipe)
         bind_cases(out / "split.json", cases, validation)
     fabric.barrier()
