@@ -20,6 +20,7 @@ import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import cdal_trainer.prepared
 import cdal_trainer.recipe
@@ -298,19 +299,34 @@ def with_settings(recipe: Recipe, overrides: list[str]) -> Recipe:
     return cdal_trainer.recipe._convert(plain, "test")
 
 
-def test_a_full_disk_is_told_with_the_file(data, recipe, tmp_path, monkeypatch):
-    """The log's line fails, as on a full disk; the checkpoint of before stays."""
+@pytest.mark.parametrize("attribute", ["path", "_events"])
+def test_a_full_disk_is_told_with_the_file(data, recipe, tmp_path, monkeypatch, attribute):
+    """A line of the log or of TensorBoard's fails, as on a full disk; the checkpoint of before stays."""
     add = Logbook.add
+    (tmp_path / attribute).symlink_to("/dev/full")
 
     def full(self, progress):
         if progress.step == 6:
-            self.path = Path("/dev/full")
+            setattr(self, attribute, tmp_path / attribute)
         add(self, progress)
 
     monkeypatch.setattr(Logbook, "add", full)
-    with pytest.raises(OutputError, match=r"/dev/full: the log cannot be written \(No space left"):
+    with pytest.raises(OutputError, match=rf"/{attribute}: the log cannot be written \(No space left"):
         train(recipe, data, tmp_path / "run", hardware=HARDWARE)
     assert load(tmp_path / "run/last.pt")["step"] == 6
+
+
+def test_tensorboard_reads_what_is_logged(tmp_path):
+    """A resumed run's entries take the place of those that a killed one wrote after its last checkpoint."""
+    for step in (0, 1):
+        logbook = Logbook(tmp_path, ("loss", "d_real"), ("A",), step)
+        for later in (1, 2):
+            losses = {"loss": 0.5 + step, "d_real": 0.25}
+            logbook.add(Progress(step + later, 4, losses, 1.0, 2.0, {"A": 0.75} if later == 2 else {}))
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert sorted(board.Tags()["scalars"]) == ["d/real", "dice/A", "loss", "samples/per_second"]
+    assert [(event.step, event.value) for event in board.Scalars("loss")] == [(1, 0.5), (2, 1.5), (3, 1.5)]
+    assert [event.value for event in board.Scalars("dice/A")] == [0.75]
 
 
 def test_a_full_disk_while_preparing_names_the_file(data, recipe, tmp_path):

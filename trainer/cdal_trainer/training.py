@@ -8,7 +8,7 @@ import shlex
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import cast
 
@@ -128,10 +128,10 @@ def _train(
     loaded = cast("Iterable[Batch]", fabric.setup_dataloaders(loader, use_distributed_sampler=False))  # one, so no list
     running = _run(state, loaded, validation, out)
     if fabric.is_global_zero:
-        with closing(Logbook(out, state.method.terms, [label.name for label in recipe.labels], state.step)) as logbook:
-            for progress in running:
-                logbook.add(progress)
-                report(progress)
+        logbook = Logbook(out, state.method.terms, [label.name for label in recipe.labels], state.step)
+        for progress in running:
+            logbook.add(progress)
+            report(progress)
         if (final := _score_best(state, validation, out)) is not None:
             report(Progress(recipe.optimisation.steps, recipe.optimisation.steps, {}, 0.0, 0.0, final, final=True))
     else:
