@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -30,6 +31,7 @@ from cdal_trainer import steps, training, watch
 from cdal_trainer.batches import SliceBatches
 from cdal_trainer.cases import labelled_cases
 from cdal_trainer.logbook import Clock, Logbook, read_log
+from cdal_trainer.pictures import draw_curves
 from cdal_trainer.prepared import prepare_case, prepare_cases
 from cdal_trainer.recipe import Recipe
 from cdal_trainer.state import TrainingState
@@ -166,6 +168,18 @@ def test_progress_is_told_and_logged(data, recipe, tmp_path, monkeypatch):
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [2, 3, 4, 6]
     assert float(rows[0]["loss"]) == pytest.approx(told[0].losses["loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize(("further", "scale"), [({"r1": 0.0}, "symlog"), ({}, "log")])
+def test_the_curves_tell_small_losses_apart(tmp_path, monkeypatch, further, scale):
+    """From 0.02 to 0.01 is as far as from 2 to 1, also where the discriminator's penalty is 0."""
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path: drawn.append(self.axes[0]))
+    draw_curves([{"step": step, "loss": loss, **further} for step, loss in ((1, 2.0), (2, 0.01))], tmp_path / "c.png")
+    assert drawn[0].get_yscale() == scale
+    heights = drawn[0].transData.transform([(1, loss) for loss in (2, 1, 0.02, 0.01)])[:, 1]
+    assert heights[0] - heights[1] == pytest.approx(heights[2] - heights[3])
+    assert drawn[0].get_ylim()[0] >= 0
 
 
 def test_a_resumed_log_has_each_step_once(data, recipe, tmp_path, kill_before, monkeypatch):
