@@ -95,6 +95,18 @@ class TestPairs:
         (tmp_path / "masks").mkdir()
         refusal(lambda: labelled_cases(tmp_path), tmp_path / "images", "holds no images")
 
+    @pytest.mark.parametrize("part", ["images", "masks"])
+    @pytest.mark.parametrize("name", ["c1.bmp", "c1.nrrd", "IM0001", "more/", "c1.png/"])
+    def test_what_is_no_image_is_named(self, pictures, part, name):
+        path = pictures / part / name
+        path.mkdir() if name.endswith("/") else path.touch()
+        refusal(lambda: labelled_cases(pictures), path, "no NIfTI, PNG, JPEG or TIFF file")
+
+    def test_notes_and_hidden_files_may_lie_among_the_images(self, pictures):
+        for name in (".DS_Store", "Thumbs.db", "README.md", "ages.CSV", "notes.txt", "info.json"):
+            (pictures / "images" / name).touch()
+        assert [case.name for case in labelled_cases(pictures)] == ["a1", "a2", "b1"]
+
     def test_one_name_in_two_formats_is_refused(self, pictures):
         (pictures / "images/b1.jpg").write_bytes(b"")
         refusal(lambda: labelled_cases(pictures), "two cases named 'b1'")

@@ -13,6 +13,7 @@ from cdal_sdk.errors import TrainingError, UsageError
 __all__ = ["LabelledCase", "decathlon_cases", "labelled_cases", "paired_cases"]
 
 _SUFFIXES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_BESIDES = (".txt", ".csv", ".json", ".md", "thumbs.db")  # what may lie among the images and is none
 _MASK_ENDINGS = ("", "_mask", "_label", "_seg")  # of a mask's name after its image's
 
 
@@ -82,7 +83,7 @@ def paired_cases(folder: Path) -> list[LabelledCase]:
 
     Raises:
         UsageError: if either is missing, or there is no image.
-        TrainingError: if an image has no mask or a mask no image, or a name occurs twice.
+        TrainingError: if an image has no mask or a mask no image, a name occurs twice, or there is something else.
     """
     remedy = "give a folder with dataset.json (Decathlon), or with the folders 'images' and 'masks'"
     for part in (folder / "images", folder / "masks"):
@@ -124,7 +125,13 @@ def _stem(path: Path) -> str:
 
 
 def _data_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(_SUFFIXES) and not p.name.startswith("."))
+    entries = [p for p in folder.iterdir() if not p.name.startswith(".") and not p.name.lower().endswith(_BESIDES)]
+    for path in sorted(entries):
+        if not path.is_file() or not path.name.lower().endswith(_SUFFIXES):
+            raise TrainingError(
+                "this is no NIfTI, PNG, JPEG or TIFF file", where=path, remedy="save it as one, or move it elsewhere"
+            )
+    return sorted(entries)
 
 
 def _refuse_twins(cases: list[LabelledCase], where: Path) -> None:
