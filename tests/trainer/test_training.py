@@ -275,6 +275,16 @@ class TestDivergenceInFiniteNumbers:
         with pytest.raises(TrainingError, match="diverges"):
             grown.look(30.0, 2)
 
+    def test_a_loss_that_comes_back_half_way_is_told_and_one_that_wavers_is_not(self):
+        half, wavering = Watch(), Watch()
+        for step, loss in enumerate((1.0, 1.0, 0.03, 0.03)):
+            half.look(loss, step)
+            wavering.look(loss / 3 if step > 1 else loss, step)
+        with pytest.raises(TrainingError, match=r"diverges: it was 0\.03 and is 0\.34 at step 9"):
+            half.look(0.65, 9)
+        for step in range(9, 20):
+            wavering.look(0.3, step)
+
     @pytest.mark.usefixtures("diverging")
     def test_it_stops_before_anything_of_it_is_saved_and_again_when_resumed(self, data, recipe, tmp_path):
         """The resumed run has one step before it diverges, which tells nothing by itself."""
