@@ -181,6 +181,15 @@ def test_the_command(pictures, planar, tmp_path):
     assert summary["comparison"]["dice"]["Anterior"]["cases"] == 3
 
 
+def test_a_comparison_on_one_patient_has_no_interval(pictures, planar, tmp_path):
+    arguments = ["evaluate", "--model", str(planar), "--data", str(pictures), "--cases", "a1", "--out"]
+    path = str(tmp_path / "a.json")
+    assert CliRunner().invoke(app, [*arguments, path]).exit_code == 0
+    told = CliRunner().invoke(app, [*arguments, str(tmp_path / "b.json"), "--against", path])
+    assert "one patient: no interval, p = 1" in told.output
+    assert json.loads((tmp_path / "b.json").read_text())["comparison"]["dice"]["Anterior"]["interval"] is None
+
+
 def test_names_are_told_as_they_are(pictures, planar, tmp_path):
     arguments = ["evaluate", "--model", str(planar), "--data", str(pictures), "--out", str(tmp_path / "a.json")]
     told = CliRunner().invoke(app, [*arguments, "--cases", "a[/1]"])
