@@ -119,6 +119,7 @@ def test_an_unknown_recipe_lists_what_there_is():
         ("augmentation.until=1.5", "augmentation.until is 1.5; give 0 to 1"),
         ("optimisation.steps=0", "optimisation.steps is 0; give it at least 1"),
         ("discriminator.every=0", "discriminator.every is 0"),
+        ("data.folds=1", "data.folds is 1"),
         ("data.per_patient=0", "data.per_patient is 0"),
         ("augmentation.turn=0.5", "augmentation.turn makes slices of (40, 48) ones of (48, 40)"),
         ("augmentation.affine=2.0", "augmentation.affine is 2; give 0 to 1"),

@@ -68,6 +68,7 @@ class Recipe:
                 raise UsageError(f"{name} is {count}", remedy="give it at least 1")
         optimisation, augmentation = self.optimisation, self.augmentation
         bounds: dict[str, tuple[float, float, float]] = {
+            "data.folds": (self.data.folds, 2, math.inf),
             "data.foreground_share": (self.data.foreground_share, 0, 1),
             "diffusion.beta_min": (self.diffusion.beta_min, 0, math.inf),
             "discriminator.time_width": (self.discriminator.time_width, 4, math.inf),
