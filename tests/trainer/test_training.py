@@ -30,6 +30,7 @@ from cdal_sdk.errors import EngineError, OutputError, TrainingError, UsageError
 from cdal_trainer import steps, training, watch
 from cdal_trainer.batches import SliceBatches
 from cdal_trainer.cases import labelled_cases
+from cdal_trainer.cli import _next
 from cdal_trainer.logbook import Clock, Logbook, read_log
 from cdal_trainer.pictures import draw_curves
 from cdal_trainer.prepared import prepare_case, prepare_cases
@@ -351,6 +352,11 @@ def test_tensorboard_reads_what_is_logged(tmp_path):
     assert sorted(board.Tags()["scalars"]) == ["d/real", "dice/A", "loss", "samples/per_second"]
     assert [(event.step, event.value) for event in board.Scalars("loss")] == [(1, 0.5), (2, 1.5), (3, 1.5)]
     assert [event.value for event in board.Scalars("dice/A")] == [0.75]
+
+
+@pytest.mark.parametrize("method", ["cdal", "unet"])
+def test_the_next_command_can_be_pasted(method):
+    assert "a run/best.pt" in shlex.split(_next(method, Path("a run/best.pt")))
 
 
 def test_a_full_disk_while_preparing_names_the_file(data, recipe, tmp_path):
