@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import shutil
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,11 @@ class TestFolder:
         (data / "dataset.json").write_text(text, encoding="latin-1")
         refusal(lambda: decathlon_cases(data), data / "dataset.json", "lists no 'training'")
 
+    def test_an_index_may_begin_with_a_byte_order_mark(self, data):
+        index = data / "dataset.json"
+        index.write_text(index.read_text(), encoding="utf-8-sig")
+        assert len(decathlon_cases(data)) == 3
+
     def test_an_empty_index_is_refused(self, data):
         (data / "dataset.json").write_text('{"training": []}')
         refusal(lambda: decathlon_cases(data), "lists no cases")
@@ -73,6 +79,14 @@ class TestPairs:
         assert [case.name for case in cases] == ["a1", "a2", "b1"]
         assert [case.label.name for case in cases] == ["a1.png", "a2_mask.png", "b1.png"]
         assert [case.name for case in labelled_cases(pictures, "a*")] == ["a1", "a2"]
+
+    @pytest.mark.parametrize(("image", "mask"), [("NFC", "NFD"), ("NFD", "NFC")])
+    def test_accented_letters_match_however_they_are_stored(self, pictures, image, mask):
+        """The case keeps its name, since its fold rests on it."""
+        names = {form: unicodedata.normalize(form, "Jürgen") for form in (image, mask)}
+        (pictures / "images/a2.png").rename(pictures / f"images/{names[image]}.png")
+        (pictures / "masks/a2_mask.png").rename(pictures / f"masks/{names[mask]}_mask.png")
+        assert names[image] in [case.name for case in labelled_cases(pictures)]
 
     def test_a_pattern_that_fits_nothing_is_named(self, pictures):
         refusal(lambda: labelled_cases(pictures, "c*"), pictures, "none of its 3 cases", "'c*'")
