@@ -231,7 +231,8 @@ class TestCase:
         refusal(lambda: prepared(data, small), data / "imagesTr/one.nii.gz", "(20, 12)", "canvas (8, 8)")
 
     def test_other_channels_are_refused(self, data, recipe):
-        colour = replace(recipe, plan=replace(recipe.plan, channels=3))
+        network = replace(recipe.network, image_channels=9)
+        colour = replace(recipe, plan=replace(recipe.plan, channels=3), network=network)
         refusal(lambda: prepared(data, colour), "the image is gray")
 
 
