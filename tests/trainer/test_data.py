@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import shutil
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,11 @@ class TestFolder:
         (data / "dataset.json").write_text(text, encoding="latin-1")
         refusal(lambda: decathlon_cases(data), data / "dataset.json", "lists no 'training'")
 
+    def test_an_index_may_begin_with_a_byte_order_mark(self, data):
+        index = data / "dataset.json"
+        index.write_text(index.read_text(), encoding="utf-8-sig")
+        assert len(decathlon_cases(data)) == 3
+
     def test_an_empty_index_is_refused(self, data):
         (data / "dataset.json").write_text('{"training": []}')
         refusal(lambda: decathlon_cases(data), "lists no cases")
@@ -74,6 +80,14 @@ class TestPairs:
         assert [case.label.name for case in cases] == ["a1.png", "a2_mask.png", "b1.png"]
         assert [case.name for case in labelled_cases(pictures, "a*")] == ["a1", "a2"]
 
+    @pytest.mark.parametrize(("image", "mask"), [("NFC", "NFD"), ("NFD", "NFC")])
+    def test_accented_letters_match_however_they_are_stored(self, pictures, image, mask):
+        """The case keeps its name, since its fold rests on it."""
+        names = {form: unicodedata.normalize(form, "Jürgen") for form in (image, mask)}
+        (pictures / "images/a2.png").rename(pictures / f"images/{names[image]}.png")
+        (pictures / "masks/a2_mask.png").rename(pictures / f"masks/{names[mask]}_mask.png")
+        assert names[image] in [case.name for case in labelled_cases(pictures)]
+
     def test_a_pattern_that_fits_nothing_is_named(self, pictures):
         refusal(lambda: labelled_cases(pictures, "c*"), pictures, "none of its 3 cases", "'c*'")
 
@@ -94,6 +108,18 @@ class TestPairs:
         (tmp_path / "images").mkdir()
         (tmp_path / "masks").mkdir()
         refusal(lambda: labelled_cases(tmp_path), tmp_path / "images", "holds no images")
+
+    @pytest.mark.parametrize("part", ["images", "masks"])
+    @pytest.mark.parametrize("name", ["c1.bmp", "c1.nrrd", "IM0001", "more/", "c1.png/"])
+    def test_what_is_no_image_is_named(self, pictures, part, name):
+        path = pictures / part / name
+        path.mkdir() if name.endswith("/") else path.touch()
+        refusal(lambda: labelled_cases(pictures), path, "no NIfTI, PNG, JPEG or TIFF file")
+
+    def test_notes_and_hidden_files_may_lie_among_the_images(self, pictures):
+        for name in (".DS_Store", "Thumbs.db", "README.md", "ages.CSV", "notes.txt", "info.json"):
+            (pictures / "images" / name).touch()
+        assert [case.name for case in labelled_cases(pictures)] == ["a1", "a2", "b1"]
 
     def test_one_name_in_two_formats_is_refused(self, pictures):
         (pictures / "images/b1.jpg").write_bytes(b"")
@@ -205,7 +231,8 @@ class TestCase:
         refusal(lambda: prepared(data, small), data / "imagesTr/one.nii.gz", "(20, 12)", "canvas (8, 8)")
 
     def test_other_channels_are_refused(self, data, recipe):
-        colour = replace(recipe, plan=replace(recipe.plan, channels=3))
+        network = replace(recipe.network, image_channels=9)
+        colour = replace(recipe, plan=replace(recipe.plan, channels=3), network=network)
         refusal(lambda: prepared(data, colour), "the image is gray")
 
 

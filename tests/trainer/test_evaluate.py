@@ -17,8 +17,10 @@ from cdal_sdk import Segmenter
 from cdal_sdk.cli.app import app
 from cdal_sdk.errors import TrainingError, UsageError
 from cdal_sdk.masks import dice
+from cdal_trainer.cases import labelled_cases
 from cdal_trainer.evaluate import choose_cases, evaluate, load_trained
 from cdal_trainer.evaluation import Evaluation
+from cdal_trainer.prepared import digest_of
 from tests.tiny_model import PLANAR, VOLUME, save_tiny
 from trainer.conftest import AFFINE, GRID, write_case
 
@@ -50,6 +52,14 @@ class TestChoice:
         path = tmp_path / "split.json"
         path.write_text(json.dumps({"validation": ["c1"]}))
         with pytest.raises(UsageError, match="no case 'c1'"):
+            choose_cases(pictures, split=str(path))
+
+    def test_the_split_of_a_run_is_of_its_files(self, pictures, tmp_path):
+        path = tmp_path / "split.json"
+        path.write_text(json.dumps({"validation": {"b1": digest_of(labelled_cases(pictures, "b1")[0])}}))
+        assert [case.name for case in choose_cases(pictures, split=str(path))[0]] == ["b1"]
+        Image.new("L", (32, 32), 9).save(pictures / "images/b1.png")
+        with pytest.raises(TrainingError, match=r"split\.json: the files of the case 'b1' have changed"):
             choose_cases(pictures, split=str(path))
 
     @pytest.mark.parametrize("split", [None, "held-out", "split.json"])
@@ -179,6 +189,15 @@ def test_the_command(pictures, planar, tmp_path):
     assert (summary["votes"], summary["evaluations"]) == (1, 2)
     assert summary["trained_on"] is None, "a model without a record"
     assert summary["comparison"]["dice"]["Anterior"]["cases"] == 3
+
+
+def test_a_comparison_on_one_patient_has_no_interval(pictures, planar, tmp_path):
+    arguments = ["evaluate", "--model", str(planar), "--data", str(pictures), "--cases", "a1", "--out"]
+    path = str(tmp_path / "a.json")
+    assert CliRunner().invoke(app, [*arguments, path]).exit_code == 0
+    told = CliRunner().invoke(app, [*arguments, str(tmp_path / "b.json"), "--against", path])
+    assert "one patient: no interval, p = 1" in told.output
+    assert json.loads((tmp_path / "b.json").read_text())["comparison"]["dice"]["Anterior"]["interval"] is None
 
 
 def test_names_are_told_as_they_are(pictures, planar, tmp_path):

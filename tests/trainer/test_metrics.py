@@ -92,6 +92,11 @@ class TestComparison:
         assert twice.interval == pytest.approx(once.interval, abs=0.01)
         assert compare_paired([*first, *first], [*second, *second]).p_value < once.p_value
 
+    def test_one_patient_gives_no_interval(self):
+        alone = compare_paired([0.5, 0.7], [0.4, 0.5], ["p", "p"])
+        assert (alone.mean, alone.interval, alone.p_value) == (pytest.approx(0.15), None, 1)
+        assert compare_paired([0.5], [0.4]).interval is None
+
     def test_equal_models_do_not_differ(self):
         difference = compare_paired([0.5, 0.6], [0.5, 0.6])
         assert (difference.mean, difference.p_value, difference.interval) == (0, 1, (0, 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +86,24 @@ class TestFolds:
         with pytest.raises((TrainingError, UsageError), match="fold"):
             split_folds(NAMES, folds, fold)
 
+    @pytest.mark.parametrize(("names", "patient"), [(["case_001"], ""), (["p1_1", "p1_2"], "^p."), ([], "")])
+    def test_of_one_patient_none_can_be_held_out_and_that_is_said(self, names, patient):
+        told = rf"^{len(names)} case\(s\) of {min(len(names), 1)} patient.*none can be held out; add cases of other"
+        with pytest.raises(TrainingError, match=told):
+            split_folds(names, 3, 0, patient)
+
+    @pytest.mark.parametrize(("names", "folds", "fold"), [(NAMES[:3], 8, 0), (["a", "c"], 3, 2), (["a", "c"], 3, 1)])
+    def test_another_fold_that_is_advised_works(self, names, folds, fold):
+        """Also where all are of the same fold, of these folds."""
+        with pytest.raises(TrainingError, match=r"one side empty; use fold \d+ of \d+$") as caught:
+            split_folds(names, folds, fold)
+        other, number = re.findall(r"\d+", str(caught.value.remedy))
+        assert all(split_folds(names, int(number), int(other)))
+
+    def test_a_single_fold_is_told_without_a_setting_that_nobody_gave(self, pictures):
+        with pytest.raises(UsageError, match="fold 0 of 1 cannot be held out; give at least 2 folds"):
+            choose_cases(pictures, split="0/1")
+
 
 class TestRecord:
     def test_what_trained_the_first_model_trained_the_second(self, recipe):
@@ -161,7 +180,7 @@ class TestUse:
         alone = replace(RECORD, patient="")
         assert [case.name for case in choose_cases(pictures, split="0/2", record=alone)[0]] == ["a1"]
         for record, patient in ((RECORD, None), (alone, "^."), (replace(alone, per_patient=2), None)):
-            with pytest.raises(TrainingError, match=r"over 2 case\(s\) leaves one side empty"):
+            with pytest.raises(TrainingError, match=r"2 case\(s\) of 1 patient\(s\): none can be"):
                 choose_cases(pictures, split="0/2", record=record, patient=patient)
 
     @pytest.mark.parametrize(("cases", "seen"), [("*", 2), ("a2", 1), ("b*", 0)])
@@ -181,7 +200,7 @@ class TestUse:
         result = CliRunner().invoke(app, [*arguments, "--split", "held-out"])
         assert "2 held out by the model's split cases" in result.output
         by_patient = CliRunner().invoke(app, [*arguments, "--split", "0/2"])
-        assert "over 2 case(s)" in str(by_patient.exception), "a1 and a2 are of one patient, b1 takes no part"
+        assert "2 case(s) of 1 patient(s)" in str(by_patient.exception), "of a1 and a2; b1 takes no part"
 
     def test_calibrating_on_it_is_told_and_kept(self, pictures, tmp_path):
         folder = with_record(tmp_path / "model", split_to_json(RECORD))

@@ -19,6 +19,9 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from matplotlib.figure import Figure
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import cdal_trainer.prepared
 import cdal_trainer.recipe
@@ -27,7 +30,9 @@ from cdal_sdk.errors import EngineError, OutputError, TrainingError, UsageError
 from cdal_trainer import steps, training, watch
 from cdal_trainer.batches import SliceBatches
 from cdal_trainer.cases import labelled_cases
+from cdal_trainer.cli import _next
 from cdal_trainer.logbook import Clock, Logbook, read_log
+from cdal_trainer.pictures import draw_curves
 from cdal_trainer.prepared import prepare_case, prepare_cases
 from cdal_trainer.recipe import Recipe
 from cdal_trainer.state import TrainingState
@@ -166,6 +171,18 @@ def test_progress_is_told_and_logged(data, recipe, tmp_path, monkeypatch):
     assert float(rows[0]["loss"]) == pytest.approx(told[0].losses["loss"], abs=1e-4)
 
 
+@pytest.mark.parametrize(("further", "scale"), [({"r1": 0.0}, "symlog"), ({}, "log")])
+def test_the_curves_tell_small_losses_apart(tmp_path, monkeypatch, further, scale):
+    """From 0.02 to 0.01 is as far as from 2 to 1, also where the discriminator's penalty is 0."""
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path: drawn.append(self.axes[0]))
+    draw_curves([{"step": step, "loss": loss, **further} for step, loss in ((1, 2.0), (2, 0.01))], tmp_path / "c.png")
+    assert drawn[0].get_yscale() == scale
+    heights = drawn[0].transData.transform([(1, loss) for loss in (2, 1, 0.02, 0.01)])[:, 1]
+    assert heights[0] - heights[1] == pytest.approx(heights[2] - heights[3])
+    assert drawn[0].get_ylim()[0] >= 0
+
+
 def test_a_resumed_log_has_each_step_once(data, recipe, tmp_path, kill_before, monkeypatch):
     """Rows that a killed run wrote after its last checkpoint are written again by the next."""
     monkeypatch.setattr(training, "_REPORT_EVERY", 1)
@@ -259,6 +276,16 @@ class TestDivergenceInFiniteNumbers:
         with pytest.raises(TrainingError, match="diverges"):
             grown.look(30.0, 2)
 
+    def test_a_loss_that_comes_back_half_way_is_told_and_one_that_wavers_is_not(self):
+        half, wavering = Watch(), Watch()
+        for step, loss in enumerate((1.0, 1.0, 0.03, 0.03)):
+            half.look(loss, step)
+            wavering.look(loss / 3 if step > 1 else loss, step)
+        with pytest.raises(TrainingError, match=r"diverges: it was 0\.03 and is 0\.34 at step 9"):
+            half.look(0.65, 9)
+        for step in range(9, 20):
+            wavering.look(0.3, step)
+
     @pytest.mark.usefixtures("diverging")
     def test_it_stops_before_anything_of_it_is_saved_and_again_when_resumed(self, data, recipe, tmp_path):
         """The resumed run has one step before it diverges, which tells nothing by itself."""
@@ -297,19 +324,39 @@ def with_settings(recipe: Recipe, overrides: list[str]) -> Recipe:
     return cdal_trainer.recipe._convert(plain, "test")
 
 
-def test_a_full_disk_is_told_with_the_file(data, recipe, tmp_path, monkeypatch):
-    """The log's line fails, as on a full disk; the checkpoint of before stays."""
+@pytest.mark.parametrize("attribute", ["path", "_events"])
+def test_a_full_disk_is_told_with_the_file(data, recipe, tmp_path, monkeypatch, attribute):
+    """A line of the log or of TensorBoard's fails, as on a full disk; the checkpoint of before stays."""
     add = Logbook.add
+    (tmp_path / attribute).symlink_to("/dev/full")
 
     def full(self, progress):
         if progress.step == 6:
-            self.path = Path("/dev/full")
+            setattr(self, attribute, tmp_path / attribute)
         add(self, progress)
 
     monkeypatch.setattr(Logbook, "add", full)
-    with pytest.raises(OutputError, match=r"/dev/full: the log cannot be written \(No space left"):
+    with pytest.raises(OutputError, match=rf"/{attribute}: the log cannot be written \(No space left"):
         train(recipe, data, tmp_path / "run", hardware=HARDWARE)
     assert load(tmp_path / "run/last.pt")["step"] == 6
+
+
+def test_tensorboard_reads_what_is_logged(tmp_path):
+    """A resumed run's entries take the place of those that a killed one wrote after its last checkpoint."""
+    for step in (0, 1):
+        logbook = Logbook(tmp_path, ("loss", "d_real"), ("A",), step)
+        for later in (1, 2):
+            losses = {"loss": 0.5 + step, "d_real": 0.25}
+            logbook.add(Progress(step + later, 4, losses, 1.0, 2.0, {"A": 0.75} if later == 2 else {}))
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert sorted(board.Tags()["scalars"]) == ["d/real", "dice/A", "loss", "samples/per_second"]
+    assert [(event.step, event.value) for event in board.Scalars("loss")] == [(1, 0.5), (2, 1.5), (3, 1.5)]
+    assert [event.value for event in board.Scalars("dice/A")] == [0.75]
+
+
+@pytest.mark.parametrize("method", ["cdal", "unet"])
+def test_the_next_command_can_be_pasted(method):
+    assert "a run/best.pt" in shlex.split(_next(method, Path("a run/best.pt")))
 
 
 def test_a_full_disk_while_preparing_names_the_file(data, recipe, tmp_path):
@@ -477,6 +524,16 @@ def test_other_precisions_run(data, recipe, tmp_path, precision):
 def test_a_run_on_pictures(pictures, planar_recipe, tmp_path):
     best = train(planar_recipe, pictures, tmp_path / "run", hardware=HARDWARE)
     assert load_model(best).manifest.provenance.metrics.keys() == {"dice_Lungs"}
+
+
+def test_an_image_on_both_sides_of_the_split_is_refused(pictures, planar_recipe, tmp_path):
+    """Of another name, format and mask; nothing is bound, so that the folder may be used once the image is out."""
+    with Image.open(pictures / "images/a1.png") as picture:
+        picture.save(pictures / "images/b1.tif")
+    (pictures / "images/b1.png").unlink()
+    with pytest.raises(TrainingError, match=r"'a1' and 'b1' are the same image, on both sides.*data\.patient"):
+        train(planar_recipe, pictures, tmp_path / "run", hardware=HARDWARE)
+    assert not (tmp_path / "run/split.json").exists()
 
 
 def test_a_run_may_start_from_another_model(data, recipe, whole_run, tmp_path):

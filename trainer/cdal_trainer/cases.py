@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,6 +14,7 @@ from cdal_sdk.errors import TrainingError, UsageError
 __all__ = ["LabelledCase", "decathlon_cases", "labelled_cases", "paired_cases"]
 
 _SUFFIXES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_BESIDES = (".txt", ".csv", ".json", ".md", "thumbs.db")  # what may lie among the images and is none
 _MASK_ENDINGS = ("", "_mask", "_label", "_seg")  # of a mask's name after its image's
 
 
@@ -58,7 +60,7 @@ def decathlon_cases(folder: Path) -> list[LabelledCase]:
     index = folder / "dataset.json"
     remedy = "give a folder in the form of the Medical Segmentation Decathlon"
     try:
-        entries = json.loads(index.read_text(encoding="utf-8"))["training"]
+        entries = json.loads(index.read_text(encoding="utf-8-sig"))["training"]
         cases = [
             LabelledCase(_stem(Path(entry["image"])), folder / entry["image"], folder / entry["label"])
             for entry in entries
@@ -82,7 +84,7 @@ def paired_cases(folder: Path) -> list[LabelledCase]:
 
     Raises:
         UsageError: if either is missing, or there is no image.
-        TrainingError: if an image has no mask or a mask no image, or a name occurs twice.
+        TrainingError: if an image has no mask or a mask no image, a name occurs twice, or there is something else.
     """
     remedy = "give a folder with dataset.json (Decathlon), or with the folders 'images' and 'masks'"
     for part in (folder / "images", folder / "masks"):
@@ -90,11 +92,11 @@ def paired_cases(folder: Path) -> list[LabelledCase]:
             raise UsageError("there is no such folder", where=part, remedy=remedy)
     masks: dict[str, list[Path]] = {}
     for path in _data_files(folder / "masks"):
-        masks.setdefault(_stem(path), []).append(path)
+        masks.setdefault(_composed(_stem(path)), []).append(path)
     cases = []
     for image in _data_files(folder / "images"):
         name = _stem(image)
-        found = [mask for ending in _MASK_ENDINGS for mask in masks.get(name + ending, [])]
+        found = [mask for ending in _MASK_ENDINGS for mask in masks.get(_composed(name + ending), [])]
         if not found:
             raise TrainingError(
                 "this image has no mask", where=image, remedy=f"add one named like it to {folder / 'masks'}, or move it"
@@ -123,10 +125,21 @@ def _stem(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix)]
 
 
+def _composed(name: str) -> str:
+    """The name with each accented letter as one character: from a Mac it may come as two, which look the same."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _data_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(_SUFFIXES) and not p.name.startswith("."))
+    entries = [p for p in folder.iterdir() if not p.name.startswith(".") and not p.name.lower().endswith(_BESIDES)]
+    for path in sorted(entries):
+        if not path.is_file() or not path.name.lower().endswith(_SUFFIXES):
+            raise TrainingError(
+                "this is no NIfTI, PNG, JPEG or TIFF file", where=path, remedy="save it as one, or move it elsewhere"
+            )
+    return sorted(entries)
 
 
 def _refuse_twins(cases: list[LabelledCase], where: Path) -> None:
-    if twice := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
+    if twice := [name for name, count in Counter(_composed(case.name) for case in cases).items() if count > 1]:
         raise TrainingError(f"there are two cases named '{twice[0]}'", where=where, remedy="rename one of them")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -257,4 +258,5 @@ def _warn_of_training(
 
 
 def _next(method: str, best: Path) -> str:
-    return f"cdal export --checkpoint {best} --fp16" if method == "cdal" else f"cdal evaluate --model {best}"
+    path = shlex.quote(str(best))
+    return f"cdal export --checkpoint {path} --fp16" if method == "cdal" else f"cdal evaluate --model {path}"

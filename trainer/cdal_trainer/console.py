@@ -75,10 +75,12 @@ def print_scores(console: Console, evaluation: Evaluation, other: Evaluation | N
     if other is None:
         return
     for label, difference in evaluation.against(other).items():
-        low, high = difference.interval
+        interval = "one patient: no interval"
+        if difference.interval is not None:
+            interval = "95 % interval {:+.4f} to {:+.4f}".format(*difference.interval)
         console.print(
             f"{label}: Dice {difference.mean:+.4f} against {other.model} ({other.method}), "
-            f"95 % interval {low:+.4f} to {high:+.4f}, "
+            f"{interval}, "
             f"p = {difference.p_value:.3g} (Wilcoxon, {difference.cases} pairs of {difference.patients} patients)",
             markup=False,
         )

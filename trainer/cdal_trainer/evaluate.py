@@ -29,7 +29,7 @@ from cdal_trainer.evaluation import CaseScore, Evaluation
 from cdal_trainer.method import Method, make_method
 from cdal_trainer.metrics import score_mask
 from cdal_trainer.pictures import Panel
-from cdal_trainer.prepared import read_image_of, read_label
+from cdal_trainer.prepared import digest_of, read_image_of, read_label
 from cdal_trainer.recipe import Recipe
 from cdal_trainer.split import split_folds
 
@@ -155,7 +155,7 @@ def choose_cases(
     Raises:
         UsageError: if there are no data, the split is none of these, or it names a case that the data do not hold; if
             the pattern leaves none; or if a patient is given that no fold asks for.
-        TrainingError: if the data are unusable.
+        TrainingError: if the data are unusable, or the files of a case are not those of the run.
     """
     fold, slash, folds = (split or "").partition("/")
     by_fold = bool(slash) and fold.isdecimal() and folds.isdecimal()
@@ -174,12 +174,7 @@ def choose_cases(
         held_out = set(split_folds(names, int(folds), int(fold), found, rule.per_patient)[1])
         chosen, words = [case for case in cases if case.name in held_out], f"fold {fold} of {folds}"
     else:
-        held_out, words = _validation_names(Path(split)), "the run's split"
-        chosen = [case for case in cases if case.name in held_out]
-        if missing := sorted(held_out - {case.name for case in chosen}):
-            raise UsageError(
-                f"the data hold no case '{missing[0]}', which the split names", where=data, remedy="give the run's data"
-            )
+        chosen, words = _validated(cases, Path(split), data), "the run's split"
     named = [case for case in chosen if fnmatchcase(case.name, pattern)]
     if not named:
         raise UsageError(
@@ -209,13 +204,28 @@ def _held_out(cases: list[LabelledCase], record: SplitRecord | None, data: Path)
     return chosen
 
 
-def _validation_names(path: Path) -> set[str]:
+def _validated(cases: list[LabelledCase], path: Path, data: Path) -> list[LabelledCase]:
+    """The cases that a run validates on, every one of them and with the files of then."""
     try:
-        return set(json.loads(path.read_text(encoding="utf-8"))["validation"])
+        validation = json.loads(path.read_text(encoding="utf-8"))["validation"]
+        digests = validation if isinstance(validation, dict) else dict.fromkeys(validation)  # older: no digests
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(
             f"'{path}' is no split", remedy="give the split.json of a run, or K/N for fold K of N"
         ) from None
+    chosen = [case for case in cases if case.name in digests]
+    if missing := sorted(digests.keys() - {case.name for case in chosen}):
+        raise UsageError(
+            f"the data hold no case '{missing[0]}', which the split names", where=data, remedy="give the run's data"
+        )
+    for case in chosen:
+        if digests[case.name] not in (None, digest_of(case)):
+            raise TrainingError(
+                f"the files of the case '{case.name}' have changed since the run began",
+                where=path,
+                remedy="restore them, or give the run's data",
+            )
+    return chosen
 
 
 def evaluate(

@@ -9,8 +9,10 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
 from cdal_sdk.atomic import atomic
 from cdal_sdk.errors import OutputError
@@ -111,32 +113,44 @@ class Logbook:
         kept = [row for row in _rows(self.path) if row[0].isdecimal() and int(row[0]) <= step]
         with atomic(self.path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([self.columns, *(row for row in kept if len(row) == len(self.columns))])
-        self._board = SummaryWriter(out / "tensorboard", purge_step=step + 1)
+        self._events = out / "tensorboard" / f"events.out.tfevents.{time.time_ns()}"
+        self._tell_board(file_version="brain.Event:2")
+        self._tell_board(step=step + 1, session_log={"status": "START"})  # there, too, later entries are dropped
 
     def add(self, progress: Progress) -> None:
-        """One entry; after a validation the curves are drawn again."""
+        """One entry; after a validation the curves are drawn again.
+
+        Raises:
+            OutputError: naming the file that cannot be written.
+        """
         values = {name: round(value, 6) for name, value in progress.losses.items()}
         values["samples_per_second"] = round(progress.samples_per_second, 2)
         values |= {f"dice_{name}": round(value, 6) for name, value in progress.dice.items()}
         row = io.StringIO(newline="")
         csv.DictWriter(row, self.columns, restval="").writerow({"step": progress.step, **values})
-        try:
-            with self.path.open("a", newline="", encoding="utf-8") as file:
-                file.write(row.getvalue())
-            for name, value in values.items():
-                self._board.add_scalar(name.replace("_", "/", 1), value, progress.step)
-            self._board.flush()
-        except OSError as error:
-            raise OutputError(
-                f"the log cannot be written ({error.strerror})", where=self.path, remedy="free disk space"
-            ) from error
+        _append(self.path, row.getvalue().encode())
+        scalars = [{"tag": name.replace("_", "/", 1), "simple_value": value} for name, value in values.items()]
+        self._tell_board(step=progress.step, summary={"value": scalars})
         if progress.dice:
             with atomic(self.path.with_name("curves.png")) as aside:
                 draw_curves(read_log(self.path), aside)
 
-    def close(self) -> None:
-        """Let go of the files."""
-        self._board.close()
+    def _tell_board(self, **event: Any) -> None:
+        """Write one of TensorBoard's events here and now: its own writer does so in a thread, whose errors get lost."""
+        record = io.BytesIO()
+        RecordWriter(record).write(Event(wall_time=time.time(), **event).SerializeToString())
+        _append(self._events, record.getvalue())
+
+
+def _append(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(content)
+    except OSError as error:
+        raise OutputError(
+            f"the log cannot be written ({error.strerror})", where=path, remedy="free disk space"
+        ) from error
 
 
 def read_log(path: Path) -> list[dict[str, float]]:

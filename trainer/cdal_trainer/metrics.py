@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,14 +112,15 @@ class Difference:
 
     Attributes:
         mean: of the first model's value minus the second's.
-        interval: 95 % bootstrap interval of that mean; patients are drawn, with all their cases.
+        interval: 95 % bootstrap interval of that mean; patients are drawn, with all their cases. None where there is
+            one patient alone, who says nothing of others.
         p_value: two-sided Wilcoxon signed-rank test of the patients' means; 1 where nothing differs.
         cases: number of pairs.
         patients: that they are of, who alone are independent of each other.
     """
 
     mean: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     p_value: float
     cases: int
     patients: int
@@ -137,7 +139,13 @@ def compare_paired(
     differences = np.asarray(first, float) - np.asarray(second, float)
     _, owner = np.unique(range(len(differences)) if patients is None else patients, return_inverse=True)
     sums, counts = np.bincount(owner, differences), np.bincount(owner)
+    p_value = float(stats.wilcoxon(sums / counts).pvalue) if sums.any() else 1.0
+    interval = None if len(sums) < 2 else _bootstrap(sums, counts)
+    return Difference(float(differences.mean()), interval, p_value, len(differences), len(sums))
+
+
+def _bootstrap(sums: NDArray[Any], counts: NDArray[Any]) -> tuple[float, float]:
+    """The interval of the mean over all cases, from each patient's sum and number of them."""
     drawn = np.random.default_rng(0).integers(len(sums), size=(_RESAMPLES, len(sums)))
     low, high = np.percentile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), (2.5, 97.5))
-    p_value = float(stats.wilcoxon(sums / counts).pvalue) if sums.any() else 1.0
-    return Difference(float(differences.mean()), (float(low), float(high)), p_value, len(differences), len(sums))
+    return float(low), float(high)

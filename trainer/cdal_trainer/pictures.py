@@ -74,7 +74,12 @@ def draw_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
             dice.plot(steps, values, marker=".", label=name.removeprefix("dice_"))
         elif name not in ("step", "samples_per_second"):
             losses.plot(steps, values, linewidth=1, label=name)
-    losses.set(title="training", xlabel="step", ylabel="loss", yscale="symlog" if len(names) > 3 else "log")
+    losses.set(title="training", xlabel="step", ylabel="loss")
+    if "r1" in names:  # is 0 at first
+        losses.set_yscale("symlog", linthresh=1e-3)
+        losses.set_ylim(bottom=0)
+    else:
+        losses.set_yscale("log")
     dice.set(title="validation", xlabel="step", ylabel="Dice")
     for axes in (losses, dice):
         axes.grid(alpha=0.3)

@@ -24,7 +24,7 @@ from cdal_sdk.slicing.resample import resample
 from cdal_sdk.study import Study
 from cdal_trainer.cases import LabelledCase
 
-__all__ = ["PreparedCase", "prepare_case", "prepare_cases", "read_image_of", "read_label"]
+__all__ = ["PreparedCase", "digest_of", "prepare_case", "prepare_cases", "read_image_of", "read_label"]
 
 _WHITE = 255
 _FORM = 2  # of cached cases; raised whenever they are prepared differently
@@ -128,7 +128,7 @@ def prepare_case(case: LabelledCase, plan: Plan, values: set[int]) -> PreparedCa
             where=case.image,
             remedy="give a larger plan.canvas, or crop the case",
         )
-    return PreparedCase(case.name, slices.images, _label_slices(mask, slices), _digest(case))
+    return PreparedCase(case.name, slices.images, _label_slices(mask, slices), digest_of(case))
 
 
 def prepare_cases(cases: Iterable[LabelledCase], plan: Plan, values: set[int], cache: Path) -> list[PreparedCase]:
@@ -170,7 +170,8 @@ def _keep(case: PreparedCase, path: Path) -> None:
         ) from error
 
 
-def _digest(case: LabelledCase) -> str:
+def digest_of(case: LabelledCase) -> str:
+    """Identifies the content of a case's two files, wherever they lie."""
     digest = hashlib.sha256()
     for path in (case.image, case.label):
         with path.open("rb") as file:

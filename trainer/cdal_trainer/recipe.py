@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from dataclasses import dataclass, field
 from importlib import resources
@@ -22,6 +23,16 @@ from cdal_trainer.discriminator import SMALLEST_SIDE
 from cdal_trainer.settings import Attention, Augmentation, Data, Diffusion, Discrimination, Optimisation
 
 __all__ = ["Attention", "Augmentation", "Data", "Diffusion", "Discrimination", "Optimisation", "Recipe", "load_recipe"]
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+"""What msgspec calls the kinds of values, in the words of TOML."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,7 @@ class Recipe:
                 raise UsageError(f"{name} is {count}", remedy="give it at least 1")
         optimisation, augmentation = self.optimisation, self.augmentation
         bounds: dict[str, tuple[float, float, float]] = {
+            "data.folds": (self.data.folds, 2, math.inf),
             "data.foreground_share": (self.data.foreground_share, 0, 1),
             "diffusion.beta_min": (self.diffusion.beta_min, 0, math.inf),
             "discriminator.time_width": (self.discriminator.time_width, 4, math.inf),
@@ -89,6 +101,13 @@ class Recipe:
         for name, (value, low, high) in bounds.items():
             if not low <= value <= high:
                 raise UsageError(f"{name} is {value:g}", remedy=f"give {low:g} to {high:g}")
+        plan = self.plan
+        if plan.image_channels != self.network.image_channels:
+            raise UsageError(
+                f"network.image_channels is {self.network.image_channels}",
+                remedy=f"plan.channels={plan.channels} with plan.context={plan.context} needs "
+                f"network.image_channels={plan.image_channels}",
+            )
         if augmentation.colour and (self.plan.channels, self.plan.context) != (3, 0):
             raise UsageError("augmentation.colour is for RGB pictures", remedy="set it to 0")
         if self.discriminator.time_width % 2:
@@ -202,6 +221,18 @@ def _convert(data: dict[str, Any], where: str) -> Recipe:
     try:
         recipe = convert_strictly(data, Recipe)
         recipe.manifest()  # contradictions between sections show here
-    except (msgspec.ValidationError, ModelError) as error:
+    except ModelError as error:
         raise UsageError(f"the recipe does not hold: {error}", where=where, remedy="correct this setting") from None
+    except msgspec.ValidationError as error:
+        raise UsageError(_in_words(str(error)), where=where, remedy="correct this setting") from None
     return recipe
+
+
+def _in_words(text: str) -> str:
+    """What msgspec says of an entry, such as "Expected `int`, got `str` - at `$.data.folds`", as we would."""
+    what, _, place = text.replace("`", "").partition(" - at $.")
+    if expected := re.match(r"Expected (\w+)(?: \| null)?( of length \d+)?", what):
+        return f"{place} takes {_KINDS.get(expected[1], expected[1])}{expected[2] or ''}"
+    if missing := re.match(r"Object missing required field (.+)", what):
+        return f"the entry '{f'{place}.{missing[1]}'.lstrip('.')}' is missing"
+    return f"{place}: {what[0].lower()}{what[1:]}" if place else what

@@ -8,13 +8,23 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from cdal_sdk.atomic import atomic
 from cdal_sdk.bundle import SplitRecord, name_hash
 from cdal_sdk.errors import TrainingError, UsageError
 from cdal_trainer.prepared import PreparedCase
 from cdal_trainer.settings import Data
 
-__all__ = ["bind_cases", "describe_split", "patient_by", "record_split", "seen_in_training", "split_folds"]
+__all__ = [
+    "bind_cases",
+    "describe_split",
+    "patient_by",
+    "record_split",
+    "refuse_shared",
+    "seen_in_training",
+    "split_folds",
+]
 
 
 def split_folds(
@@ -35,23 +45,35 @@ def split_folds(
 
     Raises:
         UsageError: if the fold does not exist, or the expression is none.
-        TrainingError: if the fold would leave either side empty, the expression finds no patient in a name, or a name
-            that is to be numbered bears no number.
+        TrainingError: if the fold would leave either side empty, naming one that would not; the expression finds no
+            patient in a name; or a name that is to be numbered bears no number.
     """
     if folds < 2:
-        raise UsageError(f"data.folds is {folds}", remedy="give at least 2")
+        raise UsageError(f"fold {fold} of {folds} cannot be held out", remedy="give at least 2 folds")
     if not 0 <= fold < folds:
         raise UsageError(f"there is no fold {fold} of {folds}", remedy=f"choose 0 to {folds - 1}")
+    hashes = {name: _hash(_patient(name, patient, per_patient)) for name in names}
+    patients = set(hashes.values())
+    if len(patients) < 2:
+        raise TrainingError(
+            f"{len(names)} case(s) of {len(patients)} patient(s): none can be held out",
+            remedy="add cases of other patients, or correct how a name tells the patient",
+        )
     sides: tuple[list[str], list[str]] = ([], [])
     for name in names:
-        digest = hashlib.sha256(_patient(name, patient, per_patient).encode()).hexdigest()
-        sides[int(digest, 16) % folds == fold].append(name)
+        sides[hashes[name] % folds == fold].append(name)
     if not all(sides):
+        parts = ((n, {patient_hash % n for patient_hash in patients}) for n in (folds, *range(2, 1000)))
+        number, filled = next((n, taken) for n, taken in parts if len(taken) > 1)
         raise TrainingError(
-            f"fold {fold} of {folds} over {len(names)} case(s) leaves one side empty",
-            remedy="use another fold or other data.folds",
+            f"fold {fold} of {folds} over {len(patients)} patients leaves one side empty",
+            remedy=f"use fold {min(filled)} of {number}",
         )
     return sides
+
+
+def _hash(patient: str) -> int:
+    return int(hashlib.sha256(patient.encode()).hexdigest(), 16)
 
 
 def _patient(name: str, expression: str, per_patient: int) -> str:
@@ -144,6 +166,28 @@ def seen_in_training(record: SplitRecord, names: Iterable[str], known: Iterable[
     patient, trained = patient_by(record), set(record.training)
     patients = {patient(name) for name in {*names, *known} if name_hash(name) in trained}
     return sum(patient(name) in patients for name in names)
+
+
+def refuse_shared(training: Iterable[PreparedCase], validation: Iterable[PreparedCase]) -> None:
+    """Refuse an image on both sides of the split, whatever its files are called.
+
+    Raises:
+        TrainingError: naming both cases.
+    """
+    known = {_content(case): case.name for case in training}
+    for case in validation:
+        if (twin := known.get(_content(case))) is not None:
+            raise TrainingError(
+                f"'{twin}' and '{case.name}' are the same image, on both sides of the split",
+                remedy="leave one out, or give both to one patient (data.patient)",
+            )
+
+
+def _content(case: PreparedCase) -> bytes:
+    """Of the image as the network sees it: two files of one picture are alike, and masks may differ."""
+    digest = hashlib.sha256(repr(case.images.shape).encode())
+    digest.update(np.ascontiguousarray(case.images).data)
+    return digest.digest()
 
 
 def bind_cases(path: Path, training: Iterable[PreparedCase], validation: Iterable[PreparedCase]) -> None:

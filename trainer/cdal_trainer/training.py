@@ -8,7 +8,7 @@ import shlex
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import cast
 
@@ -29,7 +29,7 @@ from cdal_trainer.logbook import Clock, Logbook, Progress
 from cdal_trainer.pictures import Panel, draw_panels
 from cdal_trainer.prepared import PreparedCase, prepare_cases
 from cdal_trainer.recipe import Optimisation, Recipe
-from cdal_trainer.split import bind_cases, describe_split, record_split, split_folds
+from cdal_trainer.split import bind_cases, describe_split, record_split, refuse_shared, split_folds
 from cdal_trainer.state import TrainingState
 from cdal_trainer.validate import validate
 
@@ -71,8 +71,8 @@ def train(
     Raises:
         UsageError: if there are no data, no such fold, or another setting is impossible; or if another run is at work
             in `out`.
-        TrainingError: on unusable data, a folder of another run or of other data (naming the case), or divergence
-            (naming the step).
+        TrainingError: on unusable data, an image on both sides of the split, a folder of another run or of other data
+            (naming the case), or divergence (naming the step).
         OutputError: on a full disk; the last checkpoint stays whole.
     """
     fabric = hardware.fabric()
@@ -112,6 +112,7 @@ def _train(
     values = {label.value for label in recipe.labels}
     cases, validation = (prepare_cases(side, recipe.plan, values, cache) for side in sides)
     if fabric.is_global_zero:
+        refuse_shared(cases, validation)
         _bind_recipe(out / "recipe.json", recipe)
         bind_cases(out / "split.json", cases, validation)
     fabric.barrier()
@@ -127,10 +128,10 @@ def _train(
     loaded = cast("Iterable[Batch]", fabric.setup_dataloaders(loader, use_distributed_sampler=False))  # one, so no list
     running = _run(state, loaded, validation, out)
     if fabric.is_global_zero:
-        with closing(Logbook(out, state.method.terms, [label.name for label in recipe.labels], state.step)) as logbook:
-            for progress in running:
-                logbook.add(progress)
-                report(progress)
+        logbook = Logbook(out, state.method.terms, [label.name for label in recipe.labels], state.step)
+        for progress in running:
+            logbook.add(progress)
+            report(progress)
         if (final := _score_best(state, validation, out)) is not None:
             report(Progress(recipe.optimisation.steps, recipe.optimisation.steps, {}, 0.0, 0.0, final, final=True))
     else:

@@ -27,7 +27,10 @@ class Watch:
     lowest: float = math.inf
 
     def look(self, loss: float, step: int) -> None:
-        """Stop a run whose loss, over some steps, has grown tenfold, or has fallen to a third and come back.
+        """Stop a run whose loss, over some steps, grows, or has fallen and comes back.
+
+        That is tenfold the lowest and more than a third of the first, since small losses waver by such factors; or,
+        once it had fallen to a third, nearly the first again.
 
         Raises:
             TrainingError: naming the step.
@@ -38,5 +41,6 @@ class Watch:
         mean = sum(self.recent) / _WINDOW
         self.first = mean if math.isinf(self.first) else self.first
         self.lowest = min(self.lowest, mean)
-        if mean > 10 * self.first or (self.lowest < self.first / 3 and mean > 0.9 * self.first):
+        tenfold = mean > 10 * self.lowest and mean > self.first / 3
+        if tenfold or (self.lowest < self.first / 3 and mean > 0.9 * self.first):
             raise TrainingError(f"the loss diverges: it was {self.lowest:.4g} and is {mean:.4g} at step {step}")
