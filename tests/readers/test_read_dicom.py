@@ -427,6 +427,46 @@ def test_padding_is_as_dark_as_the_darkest_voxel(write_series):
     np.testing.assert_array_equal(image[:, 1:], phantom()[:, 1:])
 
 
+@pytest.mark.parametrize(("representation", "value"), [("US", 63536), ("SS", -2000)])
+@pytest.mark.parametrize("kind", [np.int16, np.uint16])
+def test_padding_is_found_however_its_value_is_coded(write_xray, representation, value, kind):
+    def padded(ds):
+        ds.add_new(Tag("PixelPaddingValue"), representation, value)
+
+    pixels = np.array([[63536, 10], [200, 110]], np.uint16).astype(kind)
+    study = read(write_xray(pixels, change=padded))
+    np.testing.assert_array_equal(study.image[0, :, :, 0], [[10, 10], [200, 110]])
+
+
+def test_a_padding_value_that_the_pixels_cannot_hold_is_none_of_them(write_xray):
+    pixels = np.array([[0, 10], [48, 255]], np.uint8)
+    study = read(write_xray(pixels, change=lambda ds: ds.add_new(Tag("PixelPaddingValue"), "US", 63536)))
+    np.testing.assert_array_equal(study.image[0, :, :, 0], pixels)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize(("representation", "value"), [("SS", -2000), ("US", 63536)])
+def test_a_multi_frame_file_is_shown_like_single_images(tmp_path, write_series, photometric, representation, value):
+    def changed(ds, groups):
+        pixels = ds.pixel_array.copy()
+        pixels[:, :2] = -2000
+        ds.PixelData, ds.PhotometricInterpretation = pixels.tobytes(), photometric
+        ds.PresentationLUTShape = "INVERSE" if photometric == "MONOCHROME1" else "IDENTITY"
+        ds.add_new(Tag("PixelPaddingValue"), representation, value)
+        del ds.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
+        for frame in groups:
+            height = float(frame.PlanePositionSequence[0].ImagePositionPatient[2])
+            rescale = Dataset()
+            rescale.RescaleSlope, rescale.RescaleIntercept, rescale.RescaleType = height, -1000, "US"
+            frame.PixelValueTransformationSequence = DicomSequence([rescale])
+
+    image = read(enhanced_file(tmp_path / "enhanced.dcm", write_series, change=changed)).image[0]
+    real = phantom()[:, 2:] * (12.25 + 2.5 * np.arange(5)) - 1000
+    expected = real.max() + real.min() - real if photometric == "MONOCHROME1" else real
+    np.testing.assert_array_equal(image[:, 2:], expected)
+    np.testing.assert_array_equal(image[:, :2], real.min())
+
+
 def test_padding_of_an_inverted_xray_is_dark(write_xray):
     def padded(ds):
         ds.PhotometricInterpretation, ds.PixelPaddingValue = "MONOCHROME1", 4000
