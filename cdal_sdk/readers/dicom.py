@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 
 from cdal_sdk.errors import ReadError
 from cdal_sdk.readers.dicom_file import number, open_dicom
-from cdal_sdk.readers.dicom_frames import irregularity, with_frames
+from cdal_sdk.readers.dicom_frames import check_whole, frame_doubts_of, irregularity, with_frames
 from cdal_sdk.readers.dicom_geometry import stack_slices
 from cdal_sdk.readers.dicom_pixels import (
     as_displayed,
@@ -159,6 +159,7 @@ def _spacing(dataset: Dataset) -> tuple[float, float] | None:
 def _read_enhanced(case: str, path: Path, header: Dataset, frames: tuple[int, ...]) -> Study:
     import highdicom  # half a second, and only enhanced files need it
 
+    check_whole(header, path)
     require_decoder(header, path)
     check_announced(header, path)
     try:
@@ -177,4 +178,5 @@ def _read_enhanced(case: str, path: Path, header: Dataset, frames: tuple[int, ..
     image = np.ascontiguousarray(array.transpose(3, 2, 1, 0), dtype=np.float32)
     image = as_displayed(image, header.PhotometricInterpretation)
     study = _study(case, image, affine, (path,), [header])
-    return replace(study, source=replace(study.source, frames=frames))
+    doubts = frame_doubts_of(header, frames or range(len(header.PerFrameFunctionalGroupsSequence)))
+    return replace(study, source=replace(study.source, frames=frames), doubts=(*study.doubts, *doubts))

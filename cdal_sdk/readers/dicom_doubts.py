@@ -7,12 +7,23 @@ from collections.abc import Sequence
 
 from cdal_sdk.readers.dicom_split import RELATING, Placed, instance_number
 
-__all__ = ["doubts_of", "relation_doubts_of"]
+__all__ = ["doubts_of", "numbering_doubts_of", "relation_doubts_of"]
 
 
 def doubts_of(slices: Sequence[Placed]) -> tuple[str, ...]:
     """Reasons to doubt that a series is complete; many that are have them, so that they refuse nothing."""
-    return (*_numbering(slices), *_announced(slices))
+    return (*numbering_doubts_of([instance_number(piece) for piece in slices]), *_announced(slices))
+
+
+def numbering_doubts_of(known: Sequence[int | None]) -> tuple[str, ...]:
+    """A reason to doubt that slices with these numbers are all of their volume; none where one has no number."""
+    numbers = {number for number in known if number is not None}
+    if None in known or not numbers:
+        return ()
+    first, last = min(numbers), max(numbers)
+    if first in (0, 1) and last - first + 1 == len(numbers):
+        return ()
+    return (f"slices may be missing: {len(numbers)} are numbered from {first} to {last}",)
 
 
 def relation_doubts_of(slices: Sequence[Placed]) -> tuple[str, ...]:
@@ -23,17 +34,6 @@ def relation_doubts_of(slices: Sequence[Placed]) -> tuple[str, ...]:
         if len(found) > 1:
             doubts.append(f"its series has {len(found)} {things}, so that slices may not belong together")
     return tuple(doubts)
-
-
-def _numbering(slices: Sequence[Placed]) -> list[str]:
-    known = [instance_number(piece) for piece in slices]
-    numbers = {number for number in known if number is not None}
-    if None in known or not numbers:
-        return []
-    first, last = min(numbers), max(numbers)
-    if first in (0, 1) and last - first + 1 == len(numbers):
-        return []
-    return [f"slices may be missing: {len(numbers)} are numbered from {first} to {last}"]
 
 
 def _announced(slices: Sequence[Placed]) -> list[str]:

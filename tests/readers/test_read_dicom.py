@@ -249,6 +249,39 @@ def test_a_gap_in_one_volume_of_a_multi_frame_file_is_told(tmp_path, write_serie
             read_study(case)
 
 
+@pytest.mark.parametrize(("parts", "said"), [(2, "part 1 of 2 of one image"), (None, "part 1 of ? of one image")])
+def test_a_part_of_a_multi_frame_image_is_no_volume(tmp_path, write_series, parts, said):
+    def concatenated(ds, groups):
+        ds.ConcatenationUID, ds.InConcatenationNumber, ds.InConcatenationTotalNumber = generate_uid(), 1, parts
+
+    text = refusal(enhanced_file(tmp_path / "enhanced.dcm", write_series, change=concatenated))
+    assert said in text
+    assert "join its parts first" in text
+
+
+def test_the_only_part_of_a_multi_frame_image_is_all_of_it(tmp_path, write_series):
+    def concatenated(ds, groups):
+        ds.ConcatenationUID, ds.InConcatenationNumber, ds.InConcatenationTotalNumber = generate_uid(), 1, 1
+
+    assert read(enhanced_file(tmp_path / "enhanced.dcm", write_series, change=concatenated)).doubts == ()
+
+
+@pytest.mark.parametrize(
+    ("first", "step", "doubts"),
+    [
+        (1, 1, ()),
+        (7, 1, ("slices may be missing: 5 are numbered from 7 to 11",)),
+        (1, 2, ("slices may be missing: 5 are numbered from 1 to 9",)),
+    ],
+)
+def test_frames_that_are_not_numbered_from_1_may_not_be_all(tmp_path, write_series, first, step, doubts):
+    def numbered(ds, groups):
+        for number, frame in enumerate(groups):
+            frame.FrameContentSequence[0].InStackPositionNumber = first + step * number
+
+    assert read(enhanced_file(tmp_path / "enhanced.dcm", write_series, change=numbered)).doubts == doubts
+
+
 def test_the_modality_of_a_multi_frame_file_is_no_free_text(tmp_path, write_series):
     path = enhanced_file(
         tmp_path / "enhanced.dcm", write_series, change=lambda ds, _: setattr(ds, "Modality", "ZYXWV^JOHN")
