@@ -178,5 +178,5 @@ def _read_enhanced(case: str, path: Path, header: Dataset, frames: tuple[int, ..
     image = np.ascontiguousarray(array.transpose(3, 2, 1, 0), dtype=np.float32)
     image = as_displayed(image, header.PhotometricInterpretation)
     study = _study(case, image, affine, (path,), [header])
-    doubts = frame_doubts_of(header, frames or range(len(header.PerFrameFunctionalGroupsSequence)))
+    doubts = frame_doubts_of(header, frames)
     return replace(study, source=replace(study.source, frames=frames), doubts=(*study.doubts, *doubts))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations
 
 from cdal_sdk.readers.dicom_split import RELATING, Placed, instance_number
 
-__all__ = ["doubts_of", "numbering_doubts_of", "relation_doubts_of"]
+__all__ = ["doubts_of", "is_close", "numbering_doubts_of", "plane_doubts_of", "relation_doubts_of"]
+
+# Cosines and spacings that differ by less than the rounding of a decimal string belong to one stack.
+_SAME = 1e-3
+_ALMOST_PARALLEL = math.cos(math.radians(10))
 
 
 def doubts_of(slices: Sequence[Placed]) -> tuple[str, ...]:
@@ -34,6 +40,33 @@ def relation_doubts_of(slices: Sequence[Placed]) -> tuple[str, ...]:
         if len(found) > 1:
             doubts.append(f"its series has {len(found)} {things}, so that slices may not belong together")
     return tuple(doubts)
+
+
+def plane_doubts_of(planes: Sequence[Sequence[float]]) -> tuple[str, ...]:
+    """Reasons to doubt that stacks are volumes of their own: a slice of another kind may have been the end of one.
+
+    Args:
+        planes: the orientation cosines of each stack, and what else its slices share.
+    """
+    alike = almost = False
+    for (one, normal), (other, other_normal) in combinations([(plane[:6], _normal(plane)) for plane in planes], 2):
+        if is_close(one, other):
+            alike = True
+        elif abs(sum(x * y for x, y in zip(normal, other_normal, strict=True))) > _ALMOST_PARALLEL:
+            almost = True
+    doubts = ("slices may be missing: parallel ones of its series have another size or pixel spacing",) * alike
+    return doubts + ("its slices lie in planes that are almost parallel, so that they may be one volume",) * almost
+
+
+def is_close(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two sequences of cosines and spacings are the same but for rounding."""
+    return all(math.isclose(x, y, abs_tol=_SAME) for x, y in zip(one, other, strict=False))
+
+
+def _normal(plane: Sequence[float]) -> tuple[float, float, float]:
+    """The direction across a plane whose orientation cosines come first."""
+    (a, b, c), (x, y, z) = plane[:3], plane[3:6]
+    return b * z - c * y, c * x - a * z, a * y - b * x
 
 
 def _announced(slices: Sequence[Placed]) -> list[str]:

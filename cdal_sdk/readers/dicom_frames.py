@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 
 from cdal_sdk.errors import ReadError
-from cdal_sdk.readers.dicom_doubts import numbering_doubts_of
+from cdal_sdk.readers.dicom_doubts import numbering_doubts_of, plane_doubts_of
 from cdal_sdk.readers.dicom_file import open_dicom
 from cdal_sdk.readers.dicom_geometry import stack_slices
 from cdal_sdk.readers.dicom_split import Placed, divide
@@ -77,9 +77,11 @@ def check_whole(header: Dataset, path: Path) -> None:
 
 
 def frame_doubts_of(header: Dataset, frames: Sequence[int]) -> tuple[str, ...]:
-    """Reasons to doubt that frames of a file, counted from 0, are all of a volume."""
+    """Reasons to doubt that some frames of a file are all of a volume; they count from 0, and none stands for all."""
     shared, groups = header[_SHARED].value[0], header[_PER_FRAME].value
-    return numbering_doubts_of([_in_stack(groups[number], shared) for number in frames])
+    numbers = [_in_stack(groups[number], shared) for number in frames or range(len(groups))]
+    planes = {_plane(frame, shared) for frame in groups} if frames else ()
+    return numbering_doubts_of(numbers) + plane_doubts_of(sorted(planes))
 
 
 def irregularity(header: Dataset, path: Path) -> ReadError:
@@ -107,9 +109,7 @@ def _divided(header: Dataset, path: Path) -> list[list[Placed]]:
     shared = header[_SHARED].value[0]
     stacks: dict[tuple[float, ...], list[Placed]] = defaultdict(list)
     for number, frame in enumerate(header[_PER_FRAME].value):
-        spacing = functional_group(frame, shared, "PixelMeasuresSequence").PixelSpacing
-        alike = (*_orientation(frame, shared), *(round(float(value), 3) for value in spacing))
-        stacks[alike].append(_placed(frame, shared, number, path))
+        stacks[_plane(frame, shared)].append(_placed(frame, shared, number, path))
     return [volume for stack in stacks.values() for volume in divide(stack)]
 
 
@@ -132,6 +132,12 @@ def _in_stack(frame: Dataset, shared: Dataset) -> int | None:
         return int(functional_group(frame, shared, "FrameContentSequence").InStackPositionNumber)
     except (LookupError, AttributeError, TypeError, ValueError):
         return None
+
+
+def _plane(frame: Dataset, shared: Dataset) -> tuple[float, ...]:
+    """Orientation and pixel spacing."""
+    spacing = functional_group(frame, shared, "PixelMeasuresSequence").PixelSpacing
+    return (*_orientation(frame, shared), *(round(float(value), 3) for value in spacing))
 
 
 def _orientation(frame: Dataset, shared: Dataset) -> tuple[float, ...]:

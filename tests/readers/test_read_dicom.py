@@ -19,6 +19,7 @@ from synthetic_dicom import ACCESSION, AXIAL, BIRTH_DATE, PATIENT_ID, PATIENT_NA
 
 from cdal_sdk.errors import ReadError
 from cdal_sdk.readers import IsolatedReader, discover, read_study
+from cdal_sdk.readers.dicom_frames import frame_doubts_of
 from cdal_sdk.study import Study
 
 
@@ -280,6 +281,21 @@ def test_frames_that_are_not_numbered_from_1_may_not_be_all(tmp_path, write_seri
             frame.FrameContentSequence[0].InStackPositionNumber = first + step * number
 
     assert read(enhanced_file(tmp_path / "enhanced.dcm", write_series, change=numbered)).doubts == doubts
+
+
+@pytest.mark.parametrize(("turned", "doubtful"), [((0, 1, 0.002), True), ((0, 0, -1), False)])
+def test_frames_in_almost_parallel_planes_may_be_one_volume(tmp_path, write_series, turned, doubtful):
+    def changed(ds, groups):
+        del ds.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence
+        for number, frame in enumerate(groups):
+            plane = Dataset()
+            plane.ImageOrientationPatient = [1, 0, 0, *(turned if number > 2 else (0, 1, 0))]
+            frame.PlaneOrientationSequence = DicomSequence([plane])
+
+    cases = discover([enhanced_file(tmp_path / "enhanced.dcm", write_series, change=changed)])
+    assert len(cases) == 2
+    said = "its slices lie in planes that are almost parallel, so that they may be one volume"
+    assert [said in frame_doubts_of(dcmread(case.paths[0]), case.frames) for case in cases] == [doubtful] * 2
 
 
 def test_the_modality_of_a_multi_frame_file_is_no_free_text(tmp_path, write_series):
