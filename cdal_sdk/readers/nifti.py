@@ -48,10 +48,12 @@ def read_nifti(case: str, path: Path, volume: int | None = None) -> Study:
             head = stream.read(8)
             stream.seek(0)
             kind: Any = nibabel.Nifti2Image if head[4:7] == b"n+2" else nibabel.Nifti1Image
-            _check_offset(kind.header_class.from_fileobj(stream, check=False), path)
+            stored = kind.header_class.from_fileobj(stream, check=False)  # as it is, before nibabel repairs it
+            _check_offset(stored, path)
             stream.seek(0)
             file = kind.from_stream(stream)
             _check_content(file, path, volume)
+            _check_spacing(stored, min(len(file.shape), 3), path)
             voxels = np.asanyarray(file.dataobj, dtype=np.float32)
             if volume is not None and voxels.ndim > 3:
                 voxels = voxels.reshape(*voxels.shape[:3], -1)[..., volume]
@@ -90,6 +92,15 @@ def _check_offset(header: Any, path: Path) -> None:
     offset = float(header["vox_offset"])
     if not offset <= LIMITS.header_bytes:
         raise ReadError("the voxels do not follow the header", where=path, remedy="copy or export it again")
+
+
+def _check_spacing(header: Any, axes: int, path: Path) -> None:
+    """Where the sform does not tell the spacing, nibabel makes 1 of one that is missing."""
+    spacing = header["pixdim"][1 : axes + 1]
+    if header["sform_code"] <= 0 and not (np.isfinite(spacing) & (spacing > 0)).all():
+        raise ReadError(
+            "the file does not tell its spacing", where=path, remedy="repair its pixdim, or export it again"
+        )
 
 
 def _check_content(file: Any, path: Path, volume: int | None) -> None:

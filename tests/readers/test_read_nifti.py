@@ -88,6 +88,32 @@ def test_qform_counts_where_there_is_no_sform(tmp_path):
     np.testing.assert_allclose(study.affine, np.diag([-2, 3, 4, 1]))
 
 
+@pytest.mark.parametrize("codes", [(0, 1), (0, 0)], ids=["qform", "neither form"])
+@pytest.mark.parametrize("axis", [1, 3])
+@pytest.mark.parametrize("spacing", [0, np.nan, np.inf, -1])
+def test_a_spacing_that_is_not_told_is_not_invented(tmp_path, codes, axis, spacing):
+    path = tmp_path / "scan.nii"
+    nibabel.Nifti1Image(noise(), AFFINE).to_filename(path)
+    raw = path.read_bytes()
+    header = nibabel.Nifti1Header.from_fileobj(BytesIO(raw))
+    header["pixdim"][axis] = spacing
+    path.write_bytes(bytes(header.binaryblock) + raw[348:])
+    assert read(path).spacing == pytest.approx(np.linalg.norm(AFFINE[:3, :3], axis=0))  # the sform tells it
+    header["sform_code"], header["qform_code"] = codes
+    path.write_bytes(bytes(header.binaryblock) + raw[348:])
+    assert "does not tell its spacing" in refusal(path)
+
+
+def test_a_picture_needs_no_spacing_between_slices(tmp_path):
+    path = tmp_path / "flat.nii"
+    nibabel.Nifti1Image(noise((5, 6)), AFFINE).to_filename(path)
+    raw = path.read_bytes()
+    header = nibabel.Nifti1Header.from_fileobj(BytesIO(raw))
+    header["sform_code"], header["pixdim"][3] = 0, 0
+    path.write_bytes(bytes(header.binaryblock) + raw[348:])
+    assert read(path).image.shape == (1, 5, 6, 1)
+
+
 def test_the_name_need_not_say_gzip(tmp_path):
     nibabel.Nifti1Image(noise(), AFFINE).to_filename(tmp_path / "scan.nii")
     packed = tmp_path / "packed_scan"
