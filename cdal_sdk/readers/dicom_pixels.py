@@ -130,9 +130,10 @@ def _decode(dataset: Dataset, path: Path) -> NDArray[np.generic]:
 
 
 def _decoding_remedy(syntax: UID) -> str:
-    if syntax == JPEGExtended12Bit:
+    missing = " ".join(get_decoder(syntax).missing_dependencies)
+    if syntax == JPEGExtended12Bit and "pylibjpeg" in missing:
         return "install pylibjpeg-libjpeg (GPL), which decodes 12 bits, or export the series uncompressed"
-    if syntax.is_compressed:
+    if "gdcm" in missing or "openjpeg" in missing:  # what the extra brings; the others are of no further use
         return f"{_INSTALL}, or export the series uncompressed"
     return "the file is damaged or truncated, so copy or export it again"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,14 +12,21 @@ from highdicom.legacy import LegacyConvertedEnhancedMRImage
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import Tag
-from pydicom.uid import MPEG4HP41, DeflatedExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.uid import (
+    MPEG4HP41,
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
 from synthetic_dicom import ACCESSION, AXIAL, BIRTH_DATE, PATIENT_ID, PATIENT_NAME, SAGITTAL, oblique, phantom
 
 from cdal_sdk.errors import ReadError
-from cdal_sdk.readers import IsolatedReader, discover, read_study
+from cdal_sdk.readers import IsolatedReader, dicom_pixels, discover, read_study
 from cdal_sdk.readers.dicom_frames import frame_doubts_of
 from cdal_sdk.study import Study
 
@@ -143,6 +151,23 @@ def test_truncated_pixels(write_series):
     raw = series.files[2].read_bytes()
     series.files[2].write_bytes(raw[:-30])
     assert str(series.files[2]) in refusal(series.folder)
+
+
+@pytest.mark.parametrize("missing", [[], ["pylibjpeg-rle"], ["gdcm>=3.0.10"], ["pylibjpeg-openjpeg>=2.0"]])
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
+def test_truncated_compressed_pixels_are_no_lack_of_a_decoder(write_series, monkeypatch, syntax, missing):
+    path = write_series(skip=[1, 2, 3, 4], voxels=phantom((90, 70, 5))).files[0]
+    ds = dcmread(path)
+    ds.compress(syntax, generate_instance_uid=False)
+    (frame,) = generate_frames(ds.PixelData, number_of_frames=1)
+    ds.PixelData = encapsulate([frame[: len(frame) // 8]])
+    ds.save_as(path)
+    decoder = SimpleNamespace(is_available=True, missing_dependencies=[f"plug-in - requires {m}" for m in missing])
+    monkeypatch.setattr(dicom_pixels, "get_decoder", lambda syntax: decoder)
+    text = refusal(path)
+    assert "the pixels cannot be decoded" in text
+    lacking = missing not in ([], ["pylibjpeg-rle"])
+    assert ("the file is damaged or truncated" in text, "cdal-sdk[dicom]" in text) == (not lacking, lacking)
 
 
 def test_no_decoder_names_the_plug_ins(write_series):
