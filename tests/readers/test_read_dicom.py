@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from highdicom.legacy import LegacyConvertedEnhancedMRImage
-from pydicom import dcmread
+from pydicom import config, dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
@@ -26,7 +28,8 @@ from pydicom.uid import (
 from synthetic_dicom import ACCESSION, AXIAL, BIRTH_DATE, PATIENT_ID, PATIENT_NAME, SAGITTAL, oblique, phantom
 
 from cdal_sdk.errors import ReadError
-from cdal_sdk.readers import IsolatedReader, dicom_pixels, discover, read_study
+from cdal_sdk.readers import IsolatedReader, dicom_file, dicom_pixels, discover, read_study
+from cdal_sdk.readers.dicom_file import open_dicom
 from cdal_sdk.readers.dicom_frames import frame_doubts_of
 from cdal_sdk.study import Study
 
@@ -587,7 +590,6 @@ def test_an_absurd_size_is_refused_before_memory_is_taken(write_xray, tag, value
 def test_a_deflated_bomb_is_refused(tmp_path, write_xray, monkeypatch):
     from dataclasses import replace
 
-    from cdal_sdk.readers import dicom_file
     from cdal_sdk.readers.limits import LIMITS
 
     monkeypatch.setattr(dicom_file, "LIMITS", replace(LIMITS, unpacked_bytes=100_000))
@@ -598,3 +600,34 @@ def test_a_deflated_bomb_is_refused(tmp_path, write_xray, monkeypatch):
     assert path.stat().st_size < 5000
     with pytest.raises(ReadError, match="unpacks to more than 100000 bytes"):
         read(path)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_reading_in_threads_leaves_the_validation_of_pydicom_as_it_was(write_series, monkeypatch, broken):
+    """The thread that begins first ends first, while the other one still reads."""
+    path = write_series().files[0]
+    first_begun, second_begun, first_ended = threading.Event(), threading.Event(), threading.Event()
+    during, before = [], (config.settings.reading_validation_mode, config.settings.writing_validation_mode)
+
+    def slowly(*arguments, **options):
+        begun, other = (second_begun, first_ended) if first_begun.is_set() else (first_begun, second_begun)
+        begun.set()
+        assert other.wait(10)
+        during.append(config.settings.reading_validation_mode)
+        if broken:
+            raise OSError
+
+    def read_it():
+        with suppress(OSError):
+            open_dicom(path)
+
+    monkeypatch.setattr(dicom_file, "dcmread", slowly)
+    first, second = threading.Thread(target=read_it), threading.Thread(target=read_it)
+    first.start()
+    assert first_begun.wait(10)
+    second.start()
+    first.join()
+    first_ended.set()
+    second.join()
+    assert during == [config.IGNORE, config.IGNORE]
+    assert (config.settings.reading_validation_mode, config.settings.writing_validation_mode) == before
