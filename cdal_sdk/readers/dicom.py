@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,16 @@ from pydicom.dataset import Dataset
 
 from cdal_sdk.errors import ReadError
 from cdal_sdk.readers.dicom_file import number, open_dicom
-from cdal_sdk.readers.dicom_frames import irregularity, with_frames
+from cdal_sdk.readers.dicom_frames import check_whole, frame_doubts_of, irregularity, with_frames
 from cdal_sdk.readers.dicom_geometry import stack_slices
-from cdal_sdk.readers.dicom_pixels import as_displayed, check_announced, planar_pixels, require_decoder, slice_pixels
+from cdal_sdk.readers.dicom_pixels import (
+    as_displayed,
+    check_announced,
+    is_padding,
+    planar_pixels,
+    require_decoder,
+    slice_pixels,
+)
 from cdal_sdk.readers.limits import check_slices, check_voxels
 from cdal_sdk.study import Source, Study
 
@@ -151,12 +159,16 @@ def _spacing(dataset: Dataset) -> tuple[float, float] | None:
 def _read_enhanced(case: str, path: Path, header: Dataset, frames: tuple[int, ...]) -> Study:
     import highdicom  # half a second, and only enhanced files need it
 
+    check_whole(header, path)
     require_decoder(header, path)
     check_announced(header, path)
     try:
         dataset = with_frames(open_dicom(path, pixels=True), frames) if frames else None
         file = highdicom.imread(path) if dataset is None else highdicom.Image.from_dataset(dataset, copy=False)
-        volume = file.get_volume(dtype=np.float32, apply_real_world_transform=False)
+        get = partial(file.get_volume, dtype=np.float32, apply_real_world_transform=False, apply_presentation_lut=False)
+        volume = get()
+        if "PixelPaddingValue" in header and volume.array.ndim == 3:
+            volume.array[is_padding(get(apply_modality_transform=False).array, header)] = np.nan
     except RuntimeError as error:
         raise irregularity(with_frames(header, frames) if frames else header, path) from error
     volume = volume.flip_spatial(0)  # highdicom counts slices against the normal, we along it
@@ -164,5 +176,7 @@ def _read_enhanced(case: str, path: Path, header: Dataset, frames: tuple[int, ..
     slice_row_column = _LPS_TO_RAS @ volume.affine
     affine = slice_row_column[:, [2, 1, 0, 3]]
     image = np.ascontiguousarray(array.transpose(3, 2, 1, 0), dtype=np.float32)
+    image = as_displayed(image, header.PhotometricInterpretation)
     study = _study(case, image, affine, (path,), [header])
-    return replace(study, source=replace(study.source, frames=frames))
+    doubts = frame_doubts_of(header, frames)
+    return replace(study, source=replace(study.source, frames=frames), doubts=(*study.doubts, *doubts))

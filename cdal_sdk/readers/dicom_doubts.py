@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations
 
 from cdal_sdk.readers.dicom_split import RELATING, Placed, instance_number
 
-__all__ = ["doubts_of", "relation_doubts_of"]
+__all__ = ["doubts_of", "is_close", "numbering_doubts_of", "plane_doubts_of", "relation_doubts_of"]
+
+# Cosines and spacings that differ by less than the rounding of a decimal string belong to one stack.
+_SAME = 1e-3
+_ALMOST_PARALLEL = math.cos(math.radians(10))
 
 
 def doubts_of(slices: Sequence[Placed]) -> tuple[str, ...]:
     """Reasons to doubt that a series is complete; many that are have them, so that they refuse nothing."""
-    return (*_numbering(slices), *_announced(slices))
+    return (*numbering_doubts_of([instance_number(piece) for piece in slices]), *_announced(slices))
+
+
+def numbering_doubts_of(known: Sequence[int | None]) -> tuple[str, ...]:
+    """A reason to doubt that slices with these numbers are all of their volume; none where one has no number."""
+    numbers = {number for number in known if number is not None}
+    if None in known or not numbers:
+        return ()
+    first, last = min(numbers), max(numbers)
+    if first in (0, 1) and last - first + 1 == len(numbers):
+        return ()
+    return (f"slices may be missing: {len(numbers)} are numbered from {first} to {last}",)
 
 
 def relation_doubts_of(slices: Sequence[Placed]) -> tuple[str, ...]:
@@ -25,15 +42,31 @@ def relation_doubts_of(slices: Sequence[Placed]) -> tuple[str, ...]:
     return tuple(doubts)
 
 
-def _numbering(slices: Sequence[Placed]) -> list[str]:
-    known = [instance_number(piece) for piece in slices]
-    numbers = {number for number in known if number is not None}
-    if None in known or not numbers:
-        return []
-    first, last = min(numbers), max(numbers)
-    if first in (0, 1) and last - first + 1 == len(numbers):
-        return []
-    return [f"slices may be missing: {len(numbers)} are numbered from {first} to {last}"]
+def plane_doubts_of(planes: Sequence[Sequence[float]]) -> tuple[str, ...]:
+    """Reasons to doubt that stacks are volumes of their own: a slice of another kind may have been the end of one.
+
+    Args:
+        planes: the orientation cosines of each stack, and what else its slices share.
+    """
+    alike = almost = False
+    for (one, normal), (other, other_normal) in combinations([(plane[:6], _normal(plane)) for plane in planes], 2):
+        if is_close(one, other):
+            alike = True
+        elif abs(sum(x * y for x, y in zip(normal, other_normal, strict=True))) > _ALMOST_PARALLEL:
+            almost = True
+    doubts = ("slices may be missing: parallel ones of its series have another size or pixel spacing",) * alike
+    return doubts + ("its slices lie in planes that are almost parallel, so that they may be one volume",) * almost
+
+
+def is_close(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two sequences of cosines and spacings are the same but for rounding."""
+    return all(math.isclose(x, y, abs_tol=_SAME) for x, y in zip(one, other, strict=False))
+
+
+def _normal(plane: Sequence[float]) -> tuple[float, float, float]:
+    """The direction across a plane whose orientation cosines come first."""
+    (a, b, c), (x, y, z) = plane[:3], plane[3:6]
+    return b * z - c * y, c * x - a * z, a * y - b * x
 
 
 def _announced(slices: Sequence[Placed]) -> list[str]:

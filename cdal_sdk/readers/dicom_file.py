@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import threading
 import zlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from pydicom import dcmread
@@ -21,6 +23,33 @@ __all__ = ["number", "open_dicom"]
 _META_BYTES = 4096  # which hold the transfer syntax of any sane file
 _META_STARTS_AT = 144  # after preamble, magic and the element with the length of what follows
 _CHUNK = 1 << 20
+
+
+class _Unvalidated:
+    """While any thread reads, pydicom validates nothing; it keeps the setting in one place for the whole process.
+
+    Its own context manager, in two threads at once, would restore what the other one had set, for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._setting = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._readers:
+                self._setting.enter_context(disable_value_validation())
+            self._readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if not self._readers:
+                self._setting.close()
+
+
+_UNVALIDATED = _Unvalidated()
 
 
 def open_dicom(path: Path, *, tags: Sequence[str] | None = None, pixels: bool = False) -> FileDataset:
@@ -42,7 +71,7 @@ def open_dicom(path: Path, *, tags: Sequence[str] | None = None, pixels: bool = 
         head = stream.read(_META_BYTES)
     if DeflatedExplicitVRLittleEndian.encode() in head:
         _check_unpacked(path)
-    with disable_value_validation():  # whose warnings quote what they find, such as names
+    with _UNVALIDATED:  # since validation's warnings quote what they find, such as names
         return dcmread(path, force=True, stop_before_pixels=not pixels, specific_tags=list(tags) if tags else None)
 
 

@@ -11,11 +11,12 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 
 from cdal_sdk.errors import ReadError
+from cdal_sdk.readers.dicom_doubts import numbering_doubts_of, plane_doubts_of
 from cdal_sdk.readers.dicom_file import open_dicom
 from cdal_sdk.readers.dicom_geometry import stack_slices
 from cdal_sdk.readers.dicom_split import Placed, divide
 
-__all__ = ["functional_group", "irregularity", "volumes_of", "with_frames"]
+__all__ = ["check_whole", "frame_doubts_of", "functional_group", "irregularity", "volumes_of", "with_frames"]
 
 _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 
@@ -66,6 +67,23 @@ def with_frames(dataset: Dataset, frames: Sequence[int]) -> Dataset:
     return dataset
 
 
+def check_whole(header: Dataset, path: Path) -> None:
+    """Raises ReadError where the file is a part of an image: what lacks a part would pass for a complete volume."""
+    parts = header.get("InConcatenationTotalNumber")
+    if not header.get("ConcatenationUID") or parts == 1:
+        return
+    part, of = int(header.get("InConcatenationNumber") or 0) or "?", int(parts or 0) or "?"
+    raise ReadError(f"this is part {part} of {of} of one image", where=path, remedy="join its parts first")
+
+
+def frame_doubts_of(header: Dataset, frames: Sequence[int]) -> tuple[str, ...]:
+    """Reasons to doubt that some frames of a file are all of a volume; they count from 0, and none stands for all."""
+    shared, groups = header[_SHARED].value[0], header[_PER_FRAME].value
+    numbers = [_in_stack(groups[number], shared) for number in frames or range(len(groups))]
+    planes = {_plane(frame, shared) for frame in groups} if frames else ()
+    return numbering_doubts_of(numbers) + plane_doubts_of(sorted(planes))
+
+
 def irregularity(header: Dataset, path: Path) -> ReadError:
     """Why the frames of a file do not form one volume, in the words that single images get.
 
@@ -91,9 +109,7 @@ def _divided(header: Dataset, path: Path) -> list[list[Placed]]:
     shared = header[_SHARED].value[0]
     stacks: dict[tuple[float, ...], list[Placed]] = defaultdict(list)
     for number, frame in enumerate(header[_PER_FRAME].value):
-        spacing = functional_group(frame, shared, "PixelMeasuresSequence").PixelSpacing
-        alike = (*_orientation(frame, shared), *(round(float(value), 3) for value in spacing))
-        stacks[alike].append(_placed(frame, shared, number, path))
+        stacks[_plane(frame, shared)].append(_placed(frame, shared, number, path))
     return [volume for stack in stacks.values() for volume in divide(stack)]
 
 
@@ -108,6 +124,20 @@ def _placed(frame: Dataset, shared: Dataset, number: int, path: Path) -> Placed:
         if (keyword in frame or keyword in shared) and attribute in (group := functional_group(frame, shared, keyword)):
             marks[mark] = str(group[attribute].value)
     return Placed(path, tuple(float(value) for value in position), marks)
+
+
+def _in_stack(frame: Dataset, shared: Dataset) -> int | None:
+    """The number of a frame in its stack, where it has one."""
+    try:
+        return int(functional_group(frame, shared, "FrameContentSequence").InStackPositionNumber)
+    except (LookupError, AttributeError, TypeError, ValueError):
+        return None
+
+
+def _plane(frame: Dataset, shared: Dataset) -> tuple[float, ...]:
+    """Orientation and pixel spacing."""
+    spacing = functional_group(frame, shared, "PixelMeasuresSequence").PixelSpacing
+    return (*_orientation(frame, shared), *(round(float(value), 3) for value in spacing))
 
 
 def _orientation(frame: Dataset, shared: Dataset) -> tuple[float, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from cdal_sdk.errors import ReadError
 from cdal_sdk.readers.dicom_file import number
 from cdal_sdk.readers.limits import check_slices, check_voxels
 
-__all__ = ["as_displayed", "check_announced", "planar_pixels", "require_decoder", "slice_pixels"]
+__all__ = ["as_displayed", "check_announced", "is_padding", "planar_pixels", "require_decoder", "slice_pixels"]
 
 _INSTALL = 'install the decoders with: pip install "cdal-sdk[dicom]"'
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -59,6 +60,17 @@ def as_displayed(image: NDArray[np.float32], photometric: str) -> NDArray[np.flo
         image = high + low - image  # high for low, over the same range
     image[padding] = low
     return image
+
+
+def is_padding(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_]:
+    """Where stored gray values are the scanner's filler for what it did not image; nowhere without a sane value."""
+    try:
+        first = _as_stored(dataset.PixelPaddingValue, dataset)
+        last = _as_stored(dataset.get("PixelPaddingRangeLimit", first), dataset)
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return np.zeros(stored.shape, np.bool_)
+    found: NDArray[np.bool_] = (stored >= min(first, last)) & (stored <= max(first, last))
+    return found
 
 
 def check_announced(dataset: Dataset, path: Path) -> None:
@@ -118,9 +130,10 @@ def _decode(dataset: Dataset, path: Path) -> NDArray[np.generic]:
 
 
 def _decoding_remedy(syntax: UID) -> str:
-    if syntax == JPEGExtended12Bit:
+    missing = " ".join(get_decoder(syntax).missing_dependencies)
+    if syntax == JPEGExtended12Bit and "pylibjpeg" in missing:
         return "install pylibjpeg-libjpeg (GPL), which decodes 12 bits, or export the series uncompressed"
-    if syntax.is_compressed:
+    if "gdcm" in missing or "openjpeg" in missing:  # what the extra brings; the others are of no further use
         return f"{_INSTALL}, or export the series uncompressed"
     return "the file is damaged or truncated, so copy or export it again"
 
@@ -172,15 +185,18 @@ def _windowed(values: NDArray[np.generic], dataset: Dataset) -> NDArray[np.gener
 def _without_padding(values: NDArray[np.generic], stored: NDArray[np.generic], dataset: Dataset) -> NDArray[np.float32]:
     """Float32 values, with NaN where the scanner put a filler for what it did not image."""
     real = values.astype(np.float32)
-    try:
-        first = int(dataset.PixelPaddingValue)
-        last = int(dataset.get("PixelPaddingRangeLimit", first))
-    except (AttributeError, TypeError, ValueError, OverflowError):
-        return real
     if stored.ndim == 2:
-        integers = stored.astype(np.int64)
-        real[(integers >= min(first, last)) & (integers <= max(first, last))] = np.nan
+        real[is_padding(stored, dataset)] = np.nan
     return real
+
+
+def _as_stored(value: object, dataset: Dataset) -> int:
+    """An integer of 16 bits as pixels have it: some writers code it as unsigned beside signed pixels, or reverse."""
+    number, bits = int(str(value)), int(dataset.BitsAllocated)
+    if "PixelRepresentation" not in dataset or not -(1 << bits - 1) <= number < 1 << bits:
+        return number
+    number &= (1 << bits) - 1
+    return number - (1 << bits) if dataset.PixelRepresentation == 1 and number >> bits - 1 else number
 
 
 def _channels_first(pixels: NDArray[np.float32]) -> NDArray[np.float32]:

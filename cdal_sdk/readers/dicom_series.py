@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 
 from cdal_sdk.errors import ReadError
 from cdal_sdk.readers.case_files import CaseFiles, UnnamedError
-from cdal_sdk.readers.dicom_doubts import doubts_of, relation_doubts_of
+from cdal_sdk.readers.dicom_doubts import doubts_of, is_close, plane_doubts_of, relation_doubts_of
 from cdal_sdk.readers.dicom_split import Placed, divide
 from cdal_sdk.readers.header import Header
 
 __all__ = ["group_series"]
-
-# Cosines and spacings that differ by less than the rounding of a decimal string belong to one stack.
-_SAME = 1e-3
 
 
 @dataclass(frozen=True)
@@ -110,7 +105,8 @@ def _cases(pieces: Sequence[_Slice], doubts: tuple[str, ...]) -> list[CaseFiles]
     error = damaged[0].error if damaged else None
     placed = [[piece.placed for piece in stack if piece.placed] for stack in stacks]
     volumes = [volume for stack in placed for volume in divide(stack)]
-    doubts += relation_doubts_of([piece for stack in placed for piece in stack]) + _parallel(stacks)
+    doubts += relation_doubts_of([piece for stack in placed for piece in stack])
+    doubts += plane_doubts_of([stack[0].header.frame or () for stack in stacks])
     if not single:  # else those have numbers of the series, too
         doubts += doubts_of([piece for volume in volumes for piece in volume])
     paths = [tuple(piece.path for piece in volume) for volume in volumes]
@@ -120,14 +116,6 @@ def _cases(pieces: Sequence[_Slice], doubts: tuple[str, ...]) -> list[CaseFiles]
         CaseFiles(name, "dicom", members, error, identity=_identity(volume), doubts=doubts)
         for members, volume in zip(paths, volumes, strict=True)
     ]
-
-
-def _parallel(stacks: Sequence[Sequence[_Slice]]) -> tuple[str, ...]:
-    """A doubt where stacks have one orientation: a slice of another size may have been the end of one."""
-    frames = [stack[0].header.frame or () for stack in stacks]
-    if not any(_close(one[:6], other[:6]) for one, other in combinations(frames, 2)):
-        return ()
-    return ("slices may be missing: parallel ones of its series have another size or pixel spacing",)
 
 
 def _alone(piece: _Slice) -> list[CaseFiles]:
@@ -164,9 +152,4 @@ def _same_stack(one: _Slice, other: _Slice) -> bool:
     a, b = one.header, other.header
     if a.frame is None or b.frame is None or (a.size, len(a.frame)) != (b.size, len(b.frame)):
         return False
-    return _close(a.frame, b.frame)
-
-
-def _close(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether two sequences of cosines and spacings, of one length, are the same but for rounding."""
-    return all(math.isclose(x, y, abs_tol=_SAME) for x, y in zip(one, other, strict=False))
+    return is_close(a.frame, b.frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -14,7 +15,8 @@ from cdal_sdk.study import Source, Study
 __all__ = ["read_image"]
 
 _IN_PARTS = "use cdal segment with a model that takes tiles, or cut it into parts"
-_SAVE_AGAIN = "save it as gray or RGB of 8 or 16 bits"
+_SAVE_AGAIN = "save it as gray of 8 or 16 bits, or as RGB of 8 bits"
+_BITS = 258  # the tag of a TIFF file that tells them for each channel
 _PHOTOMETRIC = 262  # the tag that is 0 where white is; of 8 bits, Pillow inverts such pictures itself
 _MOST_OF_16_BITS = np.float32(65535)
 _FORMATS = ("PNG", "JPEG", "TIFF")
@@ -34,22 +36,26 @@ def read_image(case: str, path: Path, whole_pixels: int | None = None) -> Study:
         whole_pixels: a larger picture is not read; None for no limit of the caller's.
 
     Returns:
-        [channel, row, column, 1] with one channel for gray and three for colour, stored values (0 to 255 or 65535).
+        [channel, row, column, 1] with one channel for gray and three for colour, stored values (0 to 255; gray also to
+        65535, or real numbers).
 
     Raises:
         LargePictureError: it is to be read part by part.
-        ReadError: the file is truncated or damaged, too large to be safe, or holds several pictures.
+        ReadError: the file is truncated or damaged, too large to be safe, holds several pictures, or colours of more
+            than 8 bits.
     """
     try:
         with Image.open(path, formats=_FORMATS) as picture:
             if whole_pixels is not None and picture.height * picture.width > whole_pixels:
                 raise LargePictureError("the picture is too large to be read whole", where=path, remedy=_IN_PARTS)
-            if picture.format == "TIFF" and getattr(picture, "n_frames", 1) > 1:
-                raise ReadError(
-                    "the TIFF file holds more than one picture", where=path, remedy="save its pages as single files"
-                )
+            if picture.format in ("TIFF", "PNG") and getattr(picture, "n_frames", 1) > 1:
+                what = f"the {picture.format} file holds more than one picture"
+                raise ReadError(what, where=path, remedy="save them as single files")
             check_voxels((picture.height, picture.width), len(picture.getbands()), path)
-            white_is_zero = picture.format == "TIFF" and getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+            if _loses_bits(picture):
+                what = "its pixels are 16-bit colours, or 16-bit gray with transparency"
+                raise ReadError(what, where=path, remedy=_SAVE_AGAIN)
+            white_is_zero = _tag(picture, _PHOTOMETRIC) == 0
             if white_is_zero and picture.mode == "F":
                 raise ReadError("its pixels are real numbers, and inverted", where=path, remedy=_SAVE_AGAIN)
             pixels = _values(ImageOps.exif_transpose(picture), white_is_zero=white_is_zero)
@@ -70,6 +76,17 @@ def read_image(case: str, path: Path, whole_pixels: int | None = None) -> Study:
     if not np.isfinite(pixels).all():
         raise ReadError("some pixels are not finite numbers", where=path, remedy="replace NaN and infinity first")
     return Study(case, pixels[..., np.newaxis], None, Source("image", (path,)))
+
+
+def _tag(picture: Image.Image, number: int) -> Any:
+    """A tag of a TIFF file, None in any other."""
+    return getattr(picture, "tag_v2", {}).get(number) if picture.format == "TIFF" else None
+
+
+def _loses_bits(picture: Image.Image) -> bool:
+    """Whether Pillow would drop the lower 8 bits of each value, as it does of all but gray."""
+    deep = ";16" in str(getattr(picture, "tile", "")) or max(_tag(picture, _BITS) or (8,)) > 8
+    return deep and picture.mode not in _GRAY
 
 
 def _values(picture: Image.Image, *, white_is_zero: bool) -> np.ndarray[tuple[int, int, int], np.dtype[np.float32]]:

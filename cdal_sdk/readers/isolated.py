@@ -26,7 +26,7 @@ __all__ = ["IsolatedReader"]
 
 _T = TypeVar("_T")
 
-_WORKER = (sys.executable, "-m", "cdal_sdk.readers.worker")
+_WORKER = (sys.executable, "-P", "-m", "cdal_sdk.readers.worker")
 
 
 class IsolatedReader:
@@ -144,9 +144,15 @@ class IsolatedReader:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # decoders print there what they find in a file
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                env=_environment(),
             )
         return self._process
+
+
+def _environment() -> dict[str, str]:
+    """Modules come from where ours do, never from the current folder, which may be a disc that a patient brought."""
+    places = dict.fromkeys([*filter(None, sys.path), str(Path(__file__).parents[2])])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONSAFEPATH": "1"}
 
 
 def _answer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def read_nifti(case: str, path: Path, volume: int | None = None) -> Study:
 
     Returns:
         [1, i, j, k] on the file's own axes, scaled as the header says; a 2-D file is a volume of one slice. It is a
-        doubt if the file does not say how it lies in the patient, or if its axes are not at right angles.
+        doubt if the file does not say how it lies in the patient or says it in two ways that differ, or if its axes
+        are not at right angles.
 
     Raises:
         ReadError: the file is truncated or damaged, holds more than one volume or no usable geometry.
@@ -48,10 +50,12 @@ def read_nifti(case: str, path: Path, volume: int | None = None) -> Study:
             head = stream.read(8)
             stream.seek(0)
             kind: Any = nibabel.Nifti2Image if head[4:7] == b"n+2" else nibabel.Nifti1Image
-            _check_offset(kind.header_class.from_fileobj(stream, check=False), path)
+            stored = kind.header_class.from_fileobj(stream, check=False)  # as it is, before nibabel repairs it
+            _check_offset(stored, path)
             stream.seek(0)
             file = kind.from_stream(stream)
             _check_content(file, path, volume)
+            _check_spacing(stored, min(len(file.shape), 3), path)
             voxels = np.asanyarray(file.dataobj, dtype=np.float32)
             if volume is not None and voxels.ndim > 3:
                 voxels = voxels.reshape(*voxels.shape[:3], -1)[..., volume]
@@ -83,13 +87,41 @@ def _doubts(header: Any, affine: NDArray[np.float64]) -> tuple[str, ...]:
     missed = math.degrees(math.asin(min(largest, 1.0)))
     if missed > _RIGHT_ANGLE_DEGREES:
         doubts.append(f"its axes miss the right angle by {missed:.0f} degrees, as with a gantry tilt")
-    return tuple(doubts)
+    return (*doubts, *_disagreement(header))
+
+
+def _disagreement(header: Any) -> tuple[str, ...]:
+    """A doubt where the header has two affines, sform and qform, that do not mean the same."""
+    if header["sform_code"] <= 0 or header["qform_code"] <= 0:
+        return ()
+    used: NDArray[np.float64] = header.get_sform()
+    try:
+        other: NDArray[np.float64] = header.get_qform()
+    except (ValueError, nibabel.spatialimages.HeaderDataError):
+        return ("its qform is damaged, so that its sform may be, too",)
+    if np.linalg.det(used[:3, :3]) * np.linalg.det(other[:3, :3]) < 0:
+        return ("its sform and qform mirror each other, so that sides may be swapped",)
+    sizes = [*header.get_data_shape()[:3], 1][:3]
+    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in sizes))])
+    apart = np.linalg.norm(corners @ (used - other)[:3].T, axis=1).max()
+    if not apart <= np.linalg.norm(used[:3, :3], axis=0).min():  # which is no number, either, for one that holds none
+        return ("its sform and qform place it differently in the patient",)
+    return ()
 
 
 def _check_offset(header: Any, path: Path) -> None:
     offset = float(header["vox_offset"])
     if not offset <= LIMITS.header_bytes:
         raise ReadError("the voxels do not follow the header", where=path, remedy="copy or export it again")
+
+
+def _check_spacing(header: Any, axes: int, path: Path) -> None:
+    """Where the sform does not tell the spacing, nibabel makes 1 of one that is missing."""
+    spacing = header["pixdim"][1 : axes + 1]
+    if header["sform_code"] <= 0 and not (np.isfinite(spacing) & (spacing > 0)).all():
+        raise ReadError(
+            "the file does not tell its spacing", where=path, remedy="repair its pixdim, or export it again"
+        )
 
 
 def _check_content(file: Any, path: Path, volume: int | None) -> None:

@@ -49,7 +49,8 @@ def write_dicom_seg(
 
     There is one segment per label, in the order of `labels`, and one frame per segment and source image. Empty frames
     are kept: viewers that place overlays by frame number would shift them otherwise. Patient and study are the
-    source's; of its tags, those that are missing or invalid are left empty, so that no result is lost over them.
+    source's; of its tags, those that are missing or invalid are left empty, so that no result is lost over them, and a
+    warning names the invalid ones.
 
     Args:
         mask: uint8 [i, j, k] of label numbers on the study's grid, 0 for background.
@@ -112,7 +113,7 @@ def _write(
     try:
         headers = [dcmread(source, force=True, stop_before_pixels=True) for source in study.source.paths]
         segmentation = _segmentation(maps, kind, study, reduced_sources(headers, study), labels, algorithm)
-        segmentation.update(identity(headers[0]))
+        segmentation.update(identity(headers[0], study.case))
         if study.source.frames:
             _number_references(segmentation, study.source.frames)
         with atomic(path) as temporary:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pydicom.config
+from pydicom.datadict import dictionary_VM
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pydicom.valuerep import DA, TM, PersonName, validate_value
@@ -15,6 +17,8 @@ from cdal_sdk.errors import OutputError
 from cdal_sdk.study import Study
 
 __all__ = ["identity", "reduced_sources"]
+
+_log = logging.getLogger(__name__)
 
 # Type 2: must be present, may be empty.
 _REQUIRED = (
@@ -29,10 +33,11 @@ _WELCOME = (
 _MULTI_FRAME = ("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
 
-def identity(header: Dataset) -> Dataset:
+def identity(header: Dataset, case: str) -> Dataset:
     """Who and which study: what the segmentation has in common with its source, invalid values left out.
 
-    It is put into the finished object, past highdicom, whose warnings quote names that it finds unusual.
+    It is put into the finished object, past highdicom, whose warnings quote names that it finds unusual. An archive
+    assigns it by these tags, so that a warning names those that are left empty, without what the source has there.
     """
     identity = Dataset()
     for keyword in _REQUIRED:
@@ -42,6 +47,9 @@ def identity(header: Dataset) -> Dataset:
             setattr(identity, keyword, value)
     if identity.PatientSex not in ("M", "F", "O"):
         identity.PatientSex = ""
+    lost = [keyword for keyword in _REQUIRED if identity[keyword].is_empty and _is_given(header, keyword)]
+    if lost:
+        _log.warning("%s: left empty, since DICOM does not allow what its source has: %s", case, ", ".join(lost))
     if "ImagePositionPatient" not in header and "SharedFunctionalGroupsSequence" not in header:
         identity.PatientOrientation = _valid(header, "PatientOrientation") or ""
     return identity
@@ -54,6 +62,8 @@ def reduced_sources(headers: Sequence[Dataset], study: Study) -> list[Dataset]:
     for keyword in _REQUIRED:
         setattr(common, keyword, "")
     common.StudyInstanceUID = first.get("StudyInstanceUID") or generate_uid()
+    if not first.get("StudyInstanceUID"):
+        _log.warning("%s: in a study of its own, since its source has no StudyInstanceUID", study.case)
     common.SeriesInstanceUID = first.SeriesInstanceUID
     common.Modality = study.modality or "OT"
     common.Rows, common.Columns = first.Rows, first.Columns
@@ -113,12 +123,20 @@ def _decimal(value: float) -> str:
     return f"{value:.10g}"  # a DICOM decimal string has at most 16 characters
 
 
+def _is_given(header: Dataset, keyword: str) -> bool:
+    element = header.get_item(keyword)  # as it is, however wrong
+    value = None if element is None else element.value
+    return bool(value.strip(b" \0") if isinstance(value, bytes) else value)
+
+
 def _valid(header: Dataset, keyword: str) -> Any:
-    """The value of a tag, or None where it is absent, empty or not what DICOM allows."""
+    """The value of a tag, or None where it is absent, empty or not what DICOM allows, such as two instead of one."""
     try:
         element = header[keyword]
         if element.is_empty or element.VR == "SQ":
             return element.value or None
+        if element.VM > 1 and dictionary_VM(element.tag) == "1":
+            return None
         for value in element.value if element.VM > 1 else [element.value]:
             validate_value(element.VR, value, pydicom.config.RAISE)
             if element.VR in ("DA", "TM"):

@@ -19,6 +19,7 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.uid import MediaStorageDirectoryStorage, SegmentationStorage
 
+from cdal_sdk.digest import sha256
 from cdal_sdk.errors import ReadError, UsageError
 from cdal_sdk.readers import IsolatedReader, dicom_series, discover, discovery, read_study
 from cdal_sdk.segmenter.ledger import Ledger
@@ -393,17 +394,22 @@ def test_links_to_folders_are_followed_but_not_in_circles_or_upwards(tmp_path):
     assert sorted(case.case for case in discover([tmp_path / "in"])) == ["a", "b"]
 
 
-def test_what_an_earlier_run_wrote_is_no_input(tmp_path):
+def test_what_an_earlier_run_wrote_is_no_input(tmp_path, caplog):
     out = tmp_path / "in/masks"
     write_png(tmp_path / "in/x.png")
     for name in ("x.png", "spread/x.nii.gz", "previews/x.png", "previews/killed.png"):
         (write_png if name.endswith("png") else write_nifti)(out / name)
     assert len(discover([tmp_path / "in"])) == 5
-    Ledger(out).write(CaseReport("x", "ok", None, "x.png", outputs=["x.png", "spread/x.nii.gz", "previews/x.png"]))
+    outputs = ["x.png", "spread/x.nii.gz", "previews/x.png"]
+    digests = {name: sha256(out / name) for name in outputs}
+    Ledger(out).write(CaseReport("x", "ok", None, "x.png", outputs=outputs, output_sha256=digests))
     (out / ".cdal-ledger/damaged.json").write_text("[")
     write_png(out / "mine.png")
     assert [case.paths[0].name for case in discover([tmp_path / "in"])] == ["x.png", "mine.png"]
+    assert caplog.messages == ["passed over 2 output(s) of an earlier run; name them to segment them"]
     assert len(discover([out / "x.png"])) == 1, "what the user names is taken"
+    Image.new("L", (40, 30)).save(out / "x.png")
+    assert len(discover([tmp_path / "in"])) == 3, "under the name of a mask may be a scan"
 
 
 def test_pictures_of_a_dicom_disc_belong_to_its_viewer(tmp_path, write_series, caplog):

@@ -153,3 +153,18 @@ def test_a_process_that_was_stopped_before_a_request_does_not_disturb_the_end(tm
     with pytest.raises(ReadError, match="reading it crashed"):
         reader.read(CaseFiles("x", "image", (tmp_path / "x.png",)))
     reader.close()
+
+
+@pytest.mark.parametrize("searched", [[], [""]], ids=["as started", "as from a prompt"])
+def test_modules_in_the_current_folder_are_not_run(tmp_path, write_series, monkeypatch, searched):
+    (tmp_path / "disc").mkdir()
+    (tmp_path / "disc/msgspec.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\n")
+    (files,) = discover([write_series().folder])
+    monkeypatch.chdir(tmp_path / "disc")
+    monkeypatch.setattr(sys, "path", [*searched, *sys.path])
+    reader = IsolatedReader(60)
+    try:
+        assert reader.read(files).image.shape == (1, 9, 7, 5)
+    finally:
+        reader.close()
+    assert not (tmp_path / "run").exists()

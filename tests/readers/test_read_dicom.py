@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from highdicom.legacy import LegacyConvertedEnhancedMRImage
-from pydicom import dcmread
+from pydicom import config, dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import Tag
-from pydicom.uid import MPEG4HP41, DeflatedExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.uid import (
+    MPEG4HP41,
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
 from synthetic_dicom import ACCESSION, AXIAL, BIRTH_DATE, PATIENT_ID, PATIENT_NAME, SAGITTAL, oblique, phantom
 
 from cdal_sdk.errors import ReadError
-from cdal_sdk.readers import IsolatedReader, discover, read_study
+from cdal_sdk.readers import IsolatedReader, dicom_file, dicom_pixels, discover, read_study
+from cdal_sdk.readers.dicom_file import open_dicom
+from cdal_sdk.readers.dicom_frames import frame_doubts_of
 from cdal_sdk.study import Study
 
 
@@ -144,6 +156,23 @@ def test_truncated_pixels(write_series):
     assert str(series.files[2]) in refusal(series.folder)
 
 
+@pytest.mark.parametrize("missing", [[], ["pylibjpeg-rle"], ["gdcm>=3.0.10"], ["pylibjpeg-openjpeg>=2.0"]])
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
+def test_truncated_compressed_pixels_are_no_lack_of_a_decoder(write_series, monkeypatch, syntax, missing):
+    path = write_series(skip=[1, 2, 3, 4], voxels=phantom((90, 70, 5))).files[0]
+    ds = dcmread(path)
+    ds.compress(syntax, generate_instance_uid=False)
+    (frame,) = generate_frames(ds.PixelData, number_of_frames=1)
+    ds.PixelData = encapsulate([frame[: len(frame) // 8]])
+    ds.save_as(path)
+    decoder = SimpleNamespace(is_available=True, missing_dependencies=[f"plug-in - requires {m}" for m in missing])
+    monkeypatch.setattr(dicom_pixels, "get_decoder", lambda syntax: decoder)
+    text = refusal(path)
+    assert "the pixels cannot be decoded" in text
+    lacking = missing not in ([], ["pylibjpeg-rle"])
+    assert ("the file is damaged or truncated" in text, "cdal-sdk[dicom]" in text) == (not lacking, lacking)
+
+
 def test_no_decoder_names_the_plug_ins(write_series):
     series = write_series()
     ds = dcmread(series.files[0])
@@ -247,6 +276,54 @@ def test_a_gap_in_one_volume_of_a_multi_frame_file_is_told(tmp_path, write_serie
     for case in discover([path]):
         with pytest.raises(ReadError, match=r"a slice is missing, between the positions 14\.75 and 19\.75 mm"):
             read_study(case)
+
+
+@pytest.mark.parametrize(("parts", "said"), [(2, "part 1 of 2 of one image"), (None, "part 1 of ? of one image")])
+def test_a_part_of_a_multi_frame_image_is_no_volume(tmp_path, write_series, parts, said):
+    def concatenated(ds, groups):
+        ds.ConcatenationUID, ds.InConcatenationNumber, ds.InConcatenationTotalNumber = generate_uid(), 1, parts
+
+    text = refusal(enhanced_file(tmp_path / "enhanced.dcm", write_series, change=concatenated))
+    assert said in text
+    assert "join its parts first" in text
+
+
+def test_the_only_part_of_a_multi_frame_image_is_all_of_it(tmp_path, write_series):
+    def concatenated(ds, groups):
+        ds.ConcatenationUID, ds.InConcatenationNumber, ds.InConcatenationTotalNumber = generate_uid(), 1, 1
+
+    assert read(enhanced_file(tmp_path / "enhanced.dcm", write_series, change=concatenated)).doubts == ()
+
+
+@pytest.mark.parametrize(
+    ("first", "step", "doubts"),
+    [
+        (1, 1, ()),
+        (7, 1, ("slices may be missing: 5 are numbered from 7 to 11",)),
+        (1, 2, ("slices may be missing: 5 are numbered from 1 to 9",)),
+    ],
+)
+def test_frames_that_are_not_numbered_from_1_may_not_be_all(tmp_path, write_series, first, step, doubts):
+    def numbered(ds, groups):
+        for number, frame in enumerate(groups):
+            frame.FrameContentSequence[0].InStackPositionNumber = first + step * number
+
+    assert read(enhanced_file(tmp_path / "enhanced.dcm", write_series, change=numbered)).doubts == doubts
+
+
+@pytest.mark.parametrize(("turned", "doubtful"), [((0, 1, 0.002), True), ((0, 0, -1), False)])
+def test_frames_in_almost_parallel_planes_may_be_one_volume(tmp_path, write_series, turned, doubtful):
+    def changed(ds, groups):
+        del ds.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence
+        for number, frame in enumerate(groups):
+            plane = Dataset()
+            plane.ImageOrientationPatient = [1, 0, 0, *(turned if number > 2 else (0, 1, 0))]
+            frame.PlaneOrientationSequence = DicomSequence([plane])
+
+    cases = discover([enhanced_file(tmp_path / "enhanced.dcm", write_series, change=changed)])
+    assert len(cases) == 2
+    said = "its slices lie in planes that are almost parallel, so that they may be one volume"
+    assert [said in frame_doubts_of(dcmread(case.paths[0]), case.frames) for case in cases] == [doubtful] * 2
 
 
 def test_the_modality_of_a_multi_frame_file_is_no_free_text(tmp_path, write_series):
@@ -427,6 +504,46 @@ def test_padding_is_as_dark_as_the_darkest_voxel(write_series):
     np.testing.assert_array_equal(image[:, 1:], phantom()[:, 1:])
 
 
+@pytest.mark.parametrize(("representation", "value"), [("US", 63536), ("SS", -2000)])
+@pytest.mark.parametrize("kind", [np.int16, np.uint16])
+def test_padding_is_found_however_its_value_is_coded(write_xray, representation, value, kind):
+    def padded(ds):
+        ds.add_new(Tag("PixelPaddingValue"), representation, value)
+
+    pixels = np.array([[63536, 10], [200, 110]], np.uint16).astype(kind)
+    study = read(write_xray(pixels, change=padded))
+    np.testing.assert_array_equal(study.image[0, :, :, 0], [[10, 10], [200, 110]])
+
+
+def test_a_padding_value_that_the_pixels_cannot_hold_is_none_of_them(write_xray):
+    pixels = np.array([[0, 10], [48, 255]], np.uint8)
+    study = read(write_xray(pixels, change=lambda ds: ds.add_new(Tag("PixelPaddingValue"), "US", 63536)))
+    np.testing.assert_array_equal(study.image[0, :, :, 0], pixels)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize(("representation", "value"), [("SS", -2000), ("US", 63536)])
+def test_a_multi_frame_file_is_shown_like_single_images(tmp_path, write_series, photometric, representation, value):
+    def changed(ds, groups):
+        pixels = ds.pixel_array.copy()
+        pixels[:, :2] = -2000
+        ds.PixelData, ds.PhotometricInterpretation = pixels.tobytes(), photometric
+        ds.PresentationLUTShape = "INVERSE" if photometric == "MONOCHROME1" else "IDENTITY"
+        ds.add_new(Tag("PixelPaddingValue"), representation, value)
+        del ds.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
+        for frame in groups:
+            height = float(frame.PlanePositionSequence[0].ImagePositionPatient[2])
+            rescale = Dataset()
+            rescale.RescaleSlope, rescale.RescaleIntercept, rescale.RescaleType = height, -1000, "US"
+            frame.PixelValueTransformationSequence = DicomSequence([rescale])
+
+    image = read(enhanced_file(tmp_path / "enhanced.dcm", write_series, change=changed)).image[0]
+    real = phantom()[:, 2:] * (12.25 + 2.5 * np.arange(5)) - 1000
+    expected = real.max() + real.min() - real if photometric == "MONOCHROME1" else real
+    np.testing.assert_array_equal(image[:, 2:], expected)
+    np.testing.assert_array_equal(image[:, :2], real.min())
+
+
 def test_padding_of_an_inverted_xray_is_dark(write_xray):
     def padded(ds):
         ds.PhotometricInterpretation, ds.PixelPaddingValue = "MONOCHROME1", 4000
@@ -473,7 +590,6 @@ def test_an_absurd_size_is_refused_before_memory_is_taken(write_xray, tag, value
 def test_a_deflated_bomb_is_refused(tmp_path, write_xray, monkeypatch):
     from dataclasses import replace
 
-    from cdal_sdk.readers import dicom_file
     from cdal_sdk.readers.limits import LIMITS
 
     monkeypatch.setattr(dicom_file, "LIMITS", replace(LIMITS, unpacked_bytes=100_000))
@@ -484,3 +600,34 @@ def test_a_deflated_bomb_is_refused(tmp_path, write_xray, monkeypatch):
     assert path.stat().st_size < 5000
     with pytest.raises(ReadError, match="unpacks to more than 100000 bytes"):
         read(path)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_reading_in_threads_leaves_the_validation_of_pydicom_as_it_was(write_series, monkeypatch, broken):
+    """The thread that begins first ends first, while the other one still reads."""
+    path = write_series().files[0]
+    first_begun, second_begun, first_ended = threading.Event(), threading.Event(), threading.Event()
+    during, before = [], (config.settings.reading_validation_mode, config.settings.writing_validation_mode)
+
+    def slowly(*arguments, **options):
+        begun, other = (second_begun, first_ended) if first_begun.is_set() else (first_begun, second_begun)
+        begun.set()
+        assert other.wait(10)
+        during.append(config.settings.reading_validation_mode)
+        if broken:
+            raise OSError
+
+    def read_it():
+        with suppress(OSError):
+            open_dicom(path)
+
+    monkeypatch.setattr(dicom_file, "dcmread", slowly)
+    first, second = threading.Thread(target=read_it), threading.Thread(target=read_it)
+    first.start()
+    assert first_begun.wait(10)
+    second.start()
+    first.join()
+    first_ended.set()
+    second.join()
+    assert during == [config.IGNORE, config.IGNORE]
+    assert (config.settings.reading_validation_mode, config.settings.writing_validation_mode) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -143,13 +144,53 @@ def test_a_kind_of_pixels_that_is_not_read_is_no_damage(tmp_path):
     both = np.stack([GRAY16, GRAY16], axis=2)
     image = pyvips.Image.new_from_memory(both.tobytes(), 4, 3, 2, "ushort").copy(interpretation="grey16")
     image.tiffsave(str(tmp_path / "alpha.tif"))
-    assert "16-bit gray with transparency; save it as gray or RGB" in refusal(tmp_path / "alpha.tif")
+    assert "16-bit gray with transparency; save it as gray of 8" in refusal(tmp_path / "alpha.tif")
 
 
 def test_several_pages_are_refused(tmp_path):
     page = Image.fromarray(GRAY8)
     page.save(tmp_path / "pages.tif", save_all=True, append_images=[page])
     assert "more than one picture" in refusal(tmp_path / "pages.tif")
+
+
+def test_an_animation_is_refused(tmp_path):
+    frame = Image.fromarray(GRAY8)
+    frame.save(tmp_path / "moving.png", save_all=True, append_images=[Image.fromarray(GRAY8[::-1])])
+    assert "the PNG file holds more than one picture" in refusal(tmp_path / "moving.png")
+
+
+def png16(path: Path, *, colour_type: int, channels: int) -> Path:
+    """A PNG file of 16 bits, byte by byte, since Pillow writes them for gray only."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    pixels = np.arange(12 * channels, dtype=">u2").reshape(3, -1)
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels))
+    header = struct.pack(">IIBBBBB", 4, 3, 16, colour_type, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (6, 4), (4, 2)], ids=["RGB", "RGBA", "gray and alpha"])
+def test_colours_of_16_bits_are_refused_and_not_halved(tmp_path, colour_type, channels):
+    path = png16(tmp_path / "deep.png", colour_type=colour_type, channels=channels)
+    assert "its pixels are 16-bit colours, or 16-bit gray with transparency; save it as" in refusal(path)
+
+
+def test_gray_of_the_same_kind_is_read(tmp_path):
+    study = read(png16(tmp_path / "deep.png", colour_type=0, channels=1))
+    np.testing.assert_array_equal(study.image.ravel(), np.arange(12))
+
+
+@pytest.mark.parametrize("compression", ["none", "lzw"])
+@pytest.mark.parametrize("bands", [3, 4])
+def test_colours_of_16_bits_in_tiff_are_refused(tmp_path, bands, compression):
+    pyvips = pytest.importorskip("pyvips", reason="the extra [slides] is not installed")
+    pixels = np.arange(12 * bands, dtype=np.uint16)
+    image = pyvips.Image.new_from_memory(pixels.tobytes(), 4, 3, bands, "ushort").copy(interpretation="rgb16")
+    image.tiffsave(str(tmp_path / "deep.tif"), compression=compression)
+    assert "its pixels are 16-bit colours" in refusal(tmp_path / "deep.tif")
 
 
 def test_a_real_xray(shared_data):

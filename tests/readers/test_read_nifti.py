@@ -88,6 +88,32 @@ def test_qform_counts_where_there_is_no_sform(tmp_path):
     np.testing.assert_allclose(study.affine, np.diag([-2, 3, 4, 1]))
 
 
+@pytest.mark.parametrize("codes", [(0, 1), (0, 0)], ids=["qform", "neither form"])
+@pytest.mark.parametrize("axis", [1, 3])
+@pytest.mark.parametrize("spacing", [0, np.nan, np.inf, -1])
+def test_a_spacing_that_is_not_told_is_not_invented(tmp_path, codes, axis, spacing):
+    path = tmp_path / "scan.nii"
+    nibabel.Nifti1Image(noise(), AFFINE).to_filename(path)
+    raw = path.read_bytes()
+    header = nibabel.Nifti1Header.from_fileobj(BytesIO(raw))
+    header["pixdim"][axis] = spacing
+    path.write_bytes(bytes(header.binaryblock) + raw[348:])
+    assert read(path).spacing == pytest.approx(np.linalg.norm(AFFINE[:3, :3], axis=0))  # the sform tells it
+    header["sform_code"], header["qform_code"] = codes
+    path.write_bytes(bytes(header.binaryblock) + raw[348:])
+    assert "does not tell its spacing" in refusal(path)
+
+
+def test_a_picture_needs_no_spacing_between_slices(tmp_path):
+    path = tmp_path / "flat.nii"
+    nibabel.Nifti1Image(noise((5, 6)), AFFINE).to_filename(path)
+    raw = path.read_bytes()
+    header = nibabel.Nifti1Header.from_fileobj(BytesIO(raw))
+    header["sform_code"], header["pixdim"][3] = 0, 0
+    path.write_bytes(bytes(header.binaryblock) + raw[348:])
+    assert read(path).image.shape == (1, 5, 6, 1)
+
+
 def test_the_name_need_not_say_gzip(tmp_path):
     nibabel.Nifti1Image(noise(), AFFINE).to_filename(tmp_path / "scan.nii")
     packed = tmp_path / "packed_scan"
@@ -204,3 +230,39 @@ def test_axes_that_are_not_at_right_angles_are_to_be_reviewed(tmp_path, degrees,
     assert read(tmp_path / "tilted.nii").doubts == (
         ("its axes miss the right angle by 15 degrees, as with a gantry tilt",) if doubtful else ()
     )
+
+
+@pytest.mark.parametrize(
+    ("qform", "said"),
+    [
+        (np.diag([-2.0, 2, 3, 1]), None),
+        (np.array([[-2.0, 0, 0, 1.5], [0, 2, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]]), None),  # less than a voxel
+        (np.diag([2.0, 2, 3, 1]), "its sform and qform mirror each other"),
+        (np.array([[-2.0, 0, 0, 9], [0, 2, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]]), "place it differently"),
+        (np.diag([2.0, -2, 3, 1]), "place it differently"),
+    ],
+)
+@pytest.mark.parametrize("shape", [(5, 6, 7), (5, 6)])
+def test_two_affines_that_disagree_are_to_be_reviewed(tmp_path, shape, qform, said):
+    image = nibabel.Nifti1Image(noise(shape), None)
+    image.set_sform(np.diag([-2.0, 2, 3, 1]), code=2)
+    for code in (1, 0):  # where the code is 0, there is no qform
+        image.set_qform(qform, code=code)
+        image.to_filename(tmp_path / "two.nii")
+        doubts = read(tmp_path / "two.nii").doubts
+        assert [said in doubt for doubt in doubts] == ([True] if said and code else [])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [("quatern_b", 5, "its qform is damaged, so that its sform may be, too"), ("qoffset_x", np.nan, "differently")],
+)
+def test_a_damaged_qform_beside_a_sform_is_to_be_reviewed(tmp_path, field, value, said):
+    path = tmp_path / "scan.nii"
+    nibabel.Nifti1Image(noise(), np.diag([1, 2, 3, 1])).to_filename(path)
+    raw = path.read_bytes()
+    header = nibabel.Nifti1Header.from_fileobj(BytesIO(raw))
+    header["qform_code"], header[field] = 1, value
+    path.write_bytes(bytes(header.binaryblock) + raw[348:])
+    (doubt,) = read(path).doubts
+    assert said in doubt

@@ -192,6 +192,19 @@ def test_a_parallel_slice_of_another_spacing_may_be_missing(write_series):
         assert any("parallel ones of its series have another size" in doubt for doubt in case.doubts)
 
 
+@pytest.mark.parametrize("drift", [lambda k: 0.002 * (k >= COUNT // 2), lambda k: 0.0006 * k], ids=["halves", "slowly"])
+def test_planes_that_drift_may_be_one_volume(write_series, drift):
+    def turned(index, ds):
+        ds.ImageOrientationPatient = [1, 0, 0, 0, 1, drift(index)]
+
+    cases = discover([write_series(change=turned).folder])
+    assert len(cases) > 1
+    for case in cases:
+        said = "its slices lie in planes that are almost parallel, so that they may be one volume"
+        assert case.doubts == (said,)
+        assert said in read_study(case).doubts
+
+
 def test_a_scout_across_the_slices_is_no_doubt(write_series):
     def scout(index, ds):
         if index == COUNT - 1:

@@ -224,6 +224,42 @@ def test_no_result_is_lost_over_bad_source_tags(tmp_path, write_series, change, 
     assert not [raw for _, raw in BAD_VALUES.values() if repr(raw.decode().strip()) in quoted]
 
 
+@pytest.mark.parametrize(
+    ("keyword", "vr", "raw"),
+    [
+        ("AccessionNumber", "SH", b"UNMISTAKABLE-AC-0123456789"),
+        ("StudyID", "SH", b"UNMISTAKABLE-ID-0123456789"),
+        ("PatientID", "LO", b"UNMISTAKABLE" * 6),
+        ("PatientID", "LO", b"UNMISTAKABLE\\ID "),
+        ("PatientName", "PN", b"UNMISTAKABLE\\NAME"),
+        ("StudyTime", "TM", b"25:61 "),
+        ("PatientSex", "CS", b"X "),
+    ],
+)
+def test_an_identity_that_is_lost_is_told_without_its_value(tmp_path, write_series, caplog, keyword, vr, raw):
+    def change(index, ds):
+        ds[Tag(keyword)] = RawDataElement(Tag(keyword), vr, len(raw), raw, 0, False, True)
+
+    study = read(write_series(change=change).folder)
+    write_dicom_seg(asymmetric_mask(study), study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
+    assert dcmread(tmp_path / "seg.dcm")[keyword].is_empty
+    said = f"{study.case}: left empty, since DICOM does not allow what its source has: {keyword}"
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("cdal_sdk")] == [said]
+    assert raw.decode().strip() not in caplog.text
+
+
+def test_what_the_source_lacks_is_no_loss(tmp_path, write_series, caplog):
+    study = read(write_series(change=without_required_tags).folder)
+    write_dicom_seg(asymmetric_mask(study), study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
+    assert not [record for record in caplog.records if record.name.startswith("cdal_sdk")]
+
+
+def test_a_study_of_its_own_is_told(tmp_path, write_series, caplog):
+    study = read(write_series(change=lambda index, ds: setattr(ds, "StudyInstanceUID", "")).folder)
+    write_dicom_seg(asymmetric_mask(study), study, LABELS, ALGORITHM, tmp_path / "seg.dcm")
+    assert f"{study.case}: in a study of its own, since its source has no StudyInstanceUID" in caplog.messages
+
+
 def same_instance(index, ds):
     ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
 
