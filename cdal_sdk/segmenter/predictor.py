@@ -73,7 +73,7 @@ class Inferred:
 
 
 class Segmenter:
-    """A model, ready to segment.
+    """A model, ready to segment. Several threads may call it; the engine takes their batches in turn where it must.
 
     Args:
         model: a bundled model's name, a model folder, or a checkpoint.
