@@ -15,7 +15,7 @@ from cdal_bench.baselines import BASELINES, Baseline, build_baseline
 from cdal_bench.configurations import Subject, segdiff_config
 from cdal_bench.own_engines import make_own_engine, own_engine_names, runs_on
 from cdal_bench.published_cdal import PublishedCdal
-from cdal_bench.runners import BaselineRunner, SegDiffRunner
+from cdal_bench.runners import BaselineRunner, Margin, SegDiffRunner
 from cdal_bench.segdiff import SegDiff
 from cdal_sdk.bundle import load_checkpoint, load_model
 from cdal_sdk.engines import Engine
@@ -158,10 +158,11 @@ _Network = TypeVar("_Network", SegDiff, Baseline)
 
 @dataclass(frozen=True)
 class _Source(Generic[_Network]):
-    """Where a baseline's weights come from."""
+    """Where a baseline's weights come from, and the margin that goes with them."""
 
     trained: _Network | None
     seed: int
+    margin: Margin
 
     def network(self, fresh: Callable[[], _Network]) -> _Network:
         """The trained network (a copy, as runners take theirs over), or one with random weights."""
@@ -175,11 +176,11 @@ class _Source(Generic[_Network]):
 
 def _source(weights: Path | None, kind: type[_Network], seed: int) -> _Source[_Network]:
     if weights is None:
-        return _Source(None, seed)
-    _, network = trained_network(load_checkpoint(weights), weights)
+        return _Source(None, seed, Margin())
+    method, network = trained_network(load_checkpoint(weights), weights)
     if not isinstance(network, kind):
         raise ModelError("these are the weights of another baseline", where=weights, remedy="give it its own")
-    return _Source(network, seed)
+    return _Source(network, seed, Margin.of(method.recipe))
 
 
 def _segdiff(
@@ -189,6 +190,7 @@ def _segdiff(
     variant = _VARIANTS[name]
     few = DDIM_STEPS if name == "segdiff-ddim" else None
     votes, steps = subject.votes(mode, segdiff=True), few or config.steps
+    shape = source.margin.filled(*shape)
     with torch.device("meta"):
         model = SegDiff(config).eval()
         image, label = torch.zeros(1, config.image_channels, *shape), torch.zeros(1, config.label_channels, *shape)
@@ -199,7 +201,7 @@ def _segdiff(
 
     def make() -> SegDiffRunner:
         network = source.network(lambda: SegDiff(config))
-        return SegDiffRunner(network, votes, source.seed, device, variant=variant, few_steps=few)
+        return SegDiffRunner(network, votes, source.seed, device, variant=variant, few_steps=few, margin=source.margin)
 
     cost = Cost(steps, votes, steps * votes, encodings, encodings * encoding + steps * votes * step)
     precision = "float32" if variant == "published" else "bfloat16"
@@ -216,11 +218,11 @@ def _baseline(name: str, subject: Subject, shape: tuple[int, int], device: str, 
 
     with torch.device("meta"):
         meta = fresh().eval() if source.trained is None else copy.deepcopy(source.trained).to("meta")
-        flop = _flop(lambda: meta(torch.zeros(1, channels, *shape)))
+        flop = _flop(lambda: meta(torch.zeros(1, channels, *source.margin.filled(*shape))))
     cost = Cost(0, 1, 1, 0, flop)
 
     def make() -> BaselineRunner:
-        return BaselineRunner(source.network(fresh), device, compiled=compiled)
+        return BaselineRunner(source.network(fresh), device, compiled=compiled, margin=source.margin)
 
     title = f"{_TITLES[kind]}, OpenVINO" if compiled else _TITLES[kind]
     expected = device == "cpu" or not compiled
