@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,6 +231,19 @@ def test_a_fresh_process_tells_its_start(model):
     assert found.cold_s is not None
     assert 0 < found.build_s < found.cold_s
     assert found.peak_mb > 50
+
+
+def test_a_fresh_process_of_ours_neither_imports_nor_counts_for_others(model):
+    code = (
+        "import sys\n"
+        "from cdal_bench import contenders, probe\n"
+        "contenders._flop = None\n"
+        f"start = probe._run(probe.Probe('cdal-plain', {str(model)!r}, '', 'equal', 'cpu', 0, full=True), 0.0)\n"
+        "assert start.build_s > 0\n"
+        "print([name for name in ('lightning_fabric', 'matplotlib', 'monai', 'tensorboard') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_the_first_process_builds_and_the_second_finds_what_it_kept(monkeypatch):
