@@ -209,8 +209,8 @@ def _details(rows: Sequence[Row]) -> list[str]:
 
 
 def _tail(latency: Latency, value: Interval, samples: int) -> str:
-    """A high percentile, where there are samples enough for it."""
-    return _spread(value) if len(latency.samples_ms) >= samples else ""
+    """A high percentile, where there are samples enough for it; the bootstrap's interval of one covers too little."""
+    return duration(value.value) if len(latency.samples_ms) >= samples else ""
 
 
 def _throughput(row: Row) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
-from cdal_bench.intervals import Interval, percentile
+from cdal_bench.intervals import Interval, median
 from cdal_bench.series import Series
 from cdal_sdk.atomic import atomic
 from cdal_sdk.bundle.strict import convert_strictly
@@ -88,7 +89,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds for one image or one case, a sample a round."""
+    """Milliseconds for one image or one case, a sample a round.
+
+    The tails have no intervals, for which their samples are too few: both ends are the figure itself. Results stored
+    before have the bootstrap's there, which hold the truth in 60 to 90 of a hundred cases.
+    """
 
     samples_ms: tuple[float, ...]
     p50: Interval
@@ -98,7 +103,8 @@ class Latency:
     @classmethod
     def of(cls, samples_ms: tuple[float, ...]) -> Latency:
         """Percentiles of samples."""
-        return cls(samples_ms, *(percentile(samples_ms, q) for q in (50, 95, 99)))
+        tails = (float(value) for value in np.percentile(samples_ms, (95, 99)))
+        return cls(samples_ms, median(samples_ms), *(Interval(value, value, value) for value in tails))
 
 
 @dataclass(frozen=True)
