@@ -159,6 +159,7 @@ def _time_cases(
         subject,
         engines,
         inputs.paths[0],
+        device=request.device,
         repetitions=request.repetitions,
         seconds=request.seconds,
         report=lambda name, done: say(f"{name}: from file to file, {f'round {done}' if done else 'warm-up'}"),
