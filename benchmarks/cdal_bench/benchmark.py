@@ -15,12 +15,12 @@ from cdal_bench.energy import joules_of
 from cdal_bench.inputs import Inputs, find_inputs
 from cdal_bench.intervals import ratio_of_medians
 from cdal_bench.machine import describe_machine, matrix_rates
-from cdal_bench.own_engines import engine_precision
+from cdal_bench.own_engines import rate_of
 from cdal_bench.probe import Probe, probe
 from cdal_bench.request import Request
 from cdal_bench.results import Latency, Machine, Ratio, Result, Row, Setting, Throughput, Verdict
 from cdal_bench.timing import Task, expected_seconds, interleave, task
-from cdal_sdk.engines import Engine
+from cdal_sdk.engines import BuiltEngine
 from cdal_sdk.errors import EngineError, MissingExtraError, UsageError
 from cdal_sdk.gate import Gate
 
@@ -36,7 +36,7 @@ class _Entry:
     """A contender that could be made."""
 
     contender: Contender
-    engine: Engine
+    engine: BuiltEngine
     task: Task
 
     @property
@@ -46,8 +46,8 @@ class _Entry:
 
     @property
     def precision(self) -> str:
-        """The engine's own word for it, else what its kind computes in."""
-        return engine_precision(self.engine, self.contender.precision)
+        """In which it computes, by the names of the machine's matrix rates."""
+        return rate_of(self.engine.precision)
 
 
 def run_benchmark(request: Request, say: Say = lambda _: None) -> Result:

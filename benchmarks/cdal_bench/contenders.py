@@ -19,7 +19,7 @@ from cdal_bench.published_cdal import PublishedCdal, make_generic
 from cdal_bench.runners import BaselineRunner, Margin, SegDiffRunner
 from cdal_bench.segdiff import SegDiff
 from cdal_sdk.bundle import load_checkpoint, load_model
-from cdal_sdk.engines import Engine
+from cdal_sdk.engines import BuiltEngine
 from cdal_sdk.errors import ModelError, UsageError
 from cdal_sdk.network import Generator
 
@@ -82,7 +82,6 @@ class Contender:
     Attributes:
         name: as typed.
         title: as read.
-        precision: in which it computes, by the names of the machine's matrix rates.
         cost: of one image.
         trained: whether its weights are, so that its masks mean something.
         make: builds its engine, or a runner that can be taken apart.
@@ -91,10 +90,9 @@ class Contender:
 
     name: str
     title: str
-    precision: str
     cost: Cost
     trained: bool
-    make: Callable[[], Engine]
+    make: Callable[[], BuiltEngine]
     expected: bool = True
 
 
@@ -212,9 +210,8 @@ def _segdiff(
         return SegDiffRunner(network, votes, source.seed, device, variant=variant, few_steps=few, margin=source.margin)
 
     cost = Cost(steps, votes, steps * votes, encodings, flop)
-    precision = "float32" if variant == "published" else "bfloat16"
     expected = device == "cpu" or variant != "openvino"
-    return Contender(name, _TITLES[name], precision, cost, source.trained is not None, make, expected)
+    return Contender(name, _TITLES[name], cost, source.trained is not None, make, expected)
 
 
 def _baseline(name: str, subject: Subject, shape: tuple[int, int], device: str, source: _Source[Baseline]) -> Contender:
@@ -233,7 +230,7 @@ def _baseline(name: str, subject: Subject, shape: tuple[int, int], device: str, 
 
     title = f"{_TITLES[kind]}, OpenVINO" if compiled else _TITLES[kind]
     expected = device == "cpu" or not compiled
-    return Contender(name, title, "float32", Cost(0, 1, 1, 0, flop), source.trained is not None, make, expected)
+    return Contender(name, title, Cost(0, 1, 1, 0, flop), source.trained is not None, make, expected)
 
 
 def _cdal(name: str, subject: Subject, shape: tuple[int, int], mode: str, device: str, seed: int) -> Contender:
@@ -253,7 +250,7 @@ def _cdal(name: str, subject: Subject, shape: tuple[int, int], mode: str, device
         step = _flop(lambda: model.denoise(label, features, model.steer(torch.zeros(1), z)))
         return encodings * encoding + steps * votes * step
 
-    def make() -> Engine:
+    def make() -> BuiltEngine:
         model = load_model(subject.reference)
         if name == PUBLISHED:
             return PublishedCdal(model.generator, sampling, device)
@@ -261,7 +258,7 @@ def _cdal(name: str, subject: Subject, shape: tuple[int, int], mode: str, device
 
     cost = Cost(steps, votes, steps * votes, encodings, flop)
     title = _TITLES.get(name, f"cDAL, engine {engine}")
-    return Contender(name, title, "float32", cost, subject.trained, make, runs_on(engine, device))
+    return Contender(name, title, cost, subject.trained, make, runs_on(engine, device))
 
 
 @torch.no_grad()

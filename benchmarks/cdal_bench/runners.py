@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,12 +17,12 @@ from cdal_bench.compiled import CompiledMethod, CompiledSegDiff, compiled_precis
 from cdal_bench.segdiff import SegDiff, ddim_steps
 from cdal_bench.segdiff.sampler import Denoiser, ancestral_step, ddim, predictor, sample, vote_noise
 from cdal_sdk.diffusion import vote_statistics
-from cdal_sdk.engines import Engine, Precision, VoteMaps
+from cdal_sdk.engines import Precision, VoteMaps
 
 if TYPE_CHECKING:
     from cdal_trainer.recipe import Recipe
 
-__all__ = ["BaselineRunner", "Margin", "Part", "Runner", "SegDiffRunner", "maps_of"]
+__all__ = ["BaselineRunner", "Divisible", "Margin", "Part", "SegDiffRunner", "maps_of"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ class Part:
     times: int
 
 
-class Runner(Engine, Protocol):
-    """An engine that can also be taken apart. The times of its parts, each as often as it says, are the whole."""
+@runtime_checkable
+class Divisible(Protocol):
+    """What can also be taken apart. The times of its parts, each as often as it says, are the whole."""
 
     def parts(self, images: NDArray[np.float32]) -> tuple[Part, ...]:
         """The inference of some images in parts."""
