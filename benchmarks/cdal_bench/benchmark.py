@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cdal_sdk
 from cdal_bench.configurations import Subject, load_subject
-from cdal_bench.contenders import OWN, PLAIN, PUBLISHED, Contender, prepare_contender
+from cdal_bench.contenders import PLAIN, Contender, is_ours, prepare_contender
 from cdal_bench.end_to_end import CaseTime, mean_dice, time_cases
 from cdal_bench.energy import joules_of
 from cdal_bench.inputs import Inputs, find_inputs
@@ -177,7 +177,7 @@ def _gate(request: Request, subject: Subject, inputs: Inputs, entries: Mapping[s
 
 
 def _gated(entry: _Entry) -> bool:
-    return entry.contender.name.startswith(OWN) and entry.contender.name not in (PLAIN, PUBLISHED)
+    return is_ours(entry.contender.name) and entry.contender.name != PLAIN
 
 
 def _verdict(gate: Gate | None, entry: _Entry) -> Verdict | None:
@@ -253,7 +253,7 @@ def _throughput(request: Request, inputs: Inputs, entry: _Entry, latency: Latenc
 
 def _ratios(rows: tuple[Row, ...]) -> tuple[Ratio, ...]:
     """Every one of our engines against everybody else, and against the plain one."""
-    ours = [row for row in rows if row.name.startswith(OWN) and row.name != PUBLISHED]
+    ours = [row for row in rows if is_ours(row.name)]
     return tuple(
         Ratio(
             other.name,

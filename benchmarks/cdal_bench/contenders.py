@@ -23,7 +23,7 @@ from cdal_sdk.engines import BuiltEngine
 from cdal_sdk.errors import ModelError, UsageError
 from cdal_sdk.network import Generator
 
-__all__ = ["DDIM_STEPS", "OWN", "PLAIN", "PUBLISHED", "Contender", "Cost", "choose", "prepare_contender"]
+__all__ = ["DDIM_STEPS", "OWN", "PLAIN", "PUBLISHED", "Contender", "Cost", "choose", "is_ours", "prepare_contender"]
 
 DDIM_STEPS = 10
 PLAIN, PUBLISHED = "cdal-plain", "cdal-published"
@@ -119,6 +119,11 @@ def choose(against: Iterable[str], engines: Iterable[str]) -> tuple[str, ...]:
         wanted += [_own(known) for known in (known_engines if name == "auto" else [name])]
     order = [*_GROUPS["segdiff"], PUBLISHED, PLAIN, *(_own(name) for name in known_engines), *_BASELINES]
     return tuple(name for name in dict.fromkeys(order) if name in wanted)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a contender is cDAL as this SDK runs it, the reference among them."""
+    return name.startswith(OWN) and name != PUBLISHED
 
 
 def _own(engine: str) -> str:

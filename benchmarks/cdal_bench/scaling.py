@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdal_bench.configurations import Subject, load_subject
-from cdal_bench.contenders import OWN, PLAIN, PUBLISHED
+from cdal_bench.contenders import OWN, PLAIN, is_ours
 from cdal_bench.inputs import find_inputs
 from cdal_bench.memory import peak_mb, resident_mb
 from cdal_bench.own_engines import make_own_engine
@@ -48,7 +48,7 @@ def first_engine(asked: Sequence[str], result: Result) -> str:
     Raises:
         UsageError: if there is none.
     """
-    rows = [row.name for row in result.rows if row.name.startswith(OWN) and row.name != PUBLISHED]
+    rows = [row.name for row in result.rows if is_ours(row.name)]
     own = [name.removeprefix(OWN) for name in rows if name != PLAIN] + ["torch"] * (PLAIN in rows)
     for name in asked:
         if name in own or (name == "auto" and own):

@@ -214,7 +214,7 @@ def test_weights_for_nobody_are_refused(setting):
     Request("hippocampus", choose(["segdiff"], []), **{setting: taken})
     for name in ("segdif", "unet", "cdal"):
         with pytest.raises(UsageError, match=f"'{name}'.*segdiff, segdiff-published"):
-            Request("hippocampus", choose(["segdiff"], ["onnx"]), **{setting: {name: "x"}})
+            Request("hippocampus", choose(["segdiff", "cdal-published"], ["onnx"]), **{setting: {name: "x"}})
 
 
 @pytest.mark.parametrize(
