@@ -192,19 +192,20 @@ class Row:
     gate: Verdict | None = None
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """How many times faster one contender is than another, by their median network latencies.
+class Ratio(msgspec.Struct, frozen=True, rename={"against": "slow", "contender": "fast"}):
+    """How many times as fast one contender is as another, by their median network latencies; below 1 it is slower.
+
+    The JSON calls the two slow and fast, whichever was, as it did before.
 
     Attributes:
-        slow: the slower contender's name.
-        fast: the faster one's.
+        against: name of the one that it is compared with.
+        contender: its own name, one of ours.
         times: measured.
         arithmetic: what the operations alone would give.
     """
 
-    slow: str
-    fast: str
+    against: str
+    contender: str
     times: Interval
     arithmetic: float
 
