@@ -9,18 +9,18 @@ from pathlib import Path
 
 import cdal_sdk
 from cdal_bench.configurations import Subject, load_subject
-from cdal_bench.contenders import OWN, PLAIN, PUBLISHED, Contender, prepare_contender
+from cdal_bench.contenders import PLAIN, Contender, is_ours, prepare_contender
 from cdal_bench.end_to_end import CaseTime, mean_dice, time_cases
 from cdal_bench.energy import joules_of
 from cdal_bench.inputs import Inputs, find_inputs
 from cdal_bench.intervals import ratio_of_medians
 from cdal_bench.machine import describe_machine, matrix_rates
-from cdal_bench.own_engines import engine_precision
+from cdal_bench.own_engines import rate_of
 from cdal_bench.probe import Probe, probe
 from cdal_bench.request import Request
 from cdal_bench.results import Latency, Machine, Ratio, Result, Row, Setting, Throughput, Verdict
 from cdal_bench.timing import Task, expected_seconds, interleave, task
-from cdal_sdk.engines import Engine
+from cdal_sdk.engines import BuiltEngine
 from cdal_sdk.errors import EngineError, MissingExtraError, UsageError
 from cdal_sdk.gate import Gate
 
@@ -36,7 +36,7 @@ class _Entry:
     """A contender that could be made."""
 
     contender: Contender
-    engine: Engine
+    engine: BuiltEngine
     task: Task
 
     @property
@@ -46,8 +46,8 @@ class _Entry:
 
     @property
     def precision(self) -> str:
-        """The engine's own word for it, else what its kind computes in."""
-        return engine_precision(self.engine, self.contender.precision)
+        """In which it computes, by the names of the machine's matrix rates."""
+        return rate_of(self.engine.precision)
 
 
 def run_benchmark(request: Request, say: Say = lambda _: None) -> Result:
@@ -159,6 +159,7 @@ def _time_cases(
         subject,
         engines,
         inputs.paths[0],
+        device=request.device,
         repetitions=request.repetitions,
         seconds=request.seconds,
         report=lambda name, done: say(f"{name}: from file to file, {f'round {done}' if done else 'warm-up'}"),
@@ -176,7 +177,7 @@ def _gate(request: Request, subject: Subject, inputs: Inputs, entries: Mapping[s
 
 
 def _gated(entry: _Entry) -> bool:
-    return entry.contender.name.startswith(OWN) and entry.contender.name not in (PLAIN, PUBLISHED)
+    return is_ours(entry.contender.name) and entry.contender.name != PLAIN
 
 
 def _verdict(gate: Gate | None, entry: _Entry) -> Verdict | None:
@@ -252,7 +253,7 @@ def _throughput(request: Request, inputs: Inputs, entry: _Entry, latency: Latenc
 
 def _ratios(rows: tuple[Row, ...]) -> tuple[Ratio, ...]:
     """Every one of our engines against everybody else, and against the plain one."""
-    ours = [row for row in rows if row.name.startswith(OWN) and row.name != PUBLISHED]
+    ours = [row for row in rows if is_ours(row.name)]
     return tuple(
         Ratio(
             other.name,

@@ -3,108 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 
 from cdal_bench.segdiff import SegDiffConfig
-from cdal_sdk.bundle import Manifest, load_model, write_model_folder
+from cdal_sdk.bundle import Manifest, Provenance, load_model, published_manifest, write_model_folder
 from cdal_sdk.diffusion import published_betas
 from cdal_sdk.errors import UsageError
 from cdal_sdk.network import Generator, GeneratorConfig
-from cdal_sdk.slicing import Intensity, Plan
-from cdal_sdk.study import Code, Label
 
 __all__ = ["PAPER", "Subject", "load_subject", "segdiff_config"]
 
 _PREFIX = "paper:"
 _SEGDIFF_VOTES = 9
-_NUCLEUS = Label("Nucleus", 1, Code("84640000", "Nucleus"))
-_LUNG = Label("Lung", 1, Code("39607008", "Lung"))
-_HIPPOCAMPUS = (
-    Label("Anterior", 1, Code("5366008", "Hippocampus"), Code("255549009", "Anterior")),
-    Label("Posterior", 2, Code("5366008", "Hippocampus"), Code("255551008", "Posterior")),
+_PUBLISHED_VOTES = {"paper:cxr": 30}  # as released; the paper itself says 5 throughout
+
+
+def _paper(name: str, dataset: str, network: GeneratorConfig, steps: int) -> Manifest:
+    """A configuration with what its data set implies; of random weights there is no provenance."""
+    return replace(
+        published_manifest(dataset, network, tuple(published_betas(steps).double().tolist())),
+        name=f"{_PREFIX}{name}",
+        description=f"The paper's configuration for {name}",
+        votes=5,
+        provenance=Provenance(),
+    )
+
+
+_MONUSEG = GeneratorConfig(
+    image_channels=3,
+    label_channels=1,
+    image_size=256,
+    width=64,
+    multipliers=(1, 1, 1, 2, 2, 4, 4),
+    blocks_per_level=2,
+    attention_resolutions=(16, 8),
+    encoder_blocks=5,
+    latent_size=100,
+    latent_width=256,
 )
+_CXR = GeneratorConfig(
+    image_channels=1,
+    label_channels=1,
+    image_size=256,
+    width=32,
+    multipliers=(1, 1, 2, 2, 4, 4),
+    blocks_per_level=1,
+    attention_resolutions=(16,),
+    encoder_blocks=6,
+    latent_size=100,
+    latent_width=256,
+)
+_HIPPOCAMPUS = GeneratorConfig(image_channels=1, label_channels=3, image_size=32)
 
 PAPER: Mapping[str, Manifest] = MappingProxyType(
     {
-        "monuseg": Manifest(
-            name="paper:monuseg",
-            description="The paper's configuration for MoNuSeg",
-            labels=(_NUCLEUS,),
-            network=GeneratorConfig(
-                image_channels=3,
-                label_channels=1,
-                image_size=256,
-                width=64,
-                multipliers=(1, 1, 1, 2, 2, 4, 4),
-                blocks_per_level=2,
-                attention_resolutions=(16, 8),
-                encoder_blocks=5,
-                latent_size=100,
-                latent_width=256,
-            ),
-            plan=Plan(
-                "planar",
-                3,
-                Intensity("standardise", mean=(142.07, 98.48, 132.96), std=(65.78, 57.05, 57.78)),
-                "tile",
-                (256, 256),
-                64,
-                resize_to=(512, 512),
-                overlap=0.0,
-            ),
-            betas=tuple(published_betas(4).double().tolist()),
-            votes=5,
-            decision="threshold",
-        ),
-        "cxr": Manifest(
-            name="paper:cxr",
-            description="The paper's configuration for chest X-rays",
-            labels=(_LUNG,),
-            network=GeneratorConfig(
-                image_channels=1,
-                label_channels=1,
-                image_size=256,
-                width=32,
-                multipliers=(1, 1, 2, 2, 4, 4),
-                blocks_per_level=1,
-                attention_resolutions=(16,),
-                encoder_blocks=6,
-                latent_size=100,
-                latent_width=256,
-            ),
-            plan=Plan("planar", 1, Intensity("fixed", 0.0, 255.0), "resize", (256, 256), 32),
-            betas=tuple(published_betas(2).double().tolist()),
-            votes=5,
-            decision="threshold",
-            polarity=-1,
-        ),
-        "hippocampus": Manifest(
-            name="paper:hippocampus",
-            description="The paper's configuration for the hippocampus",
-            labels=_HIPPOCAMPUS,
-            network=GeneratorConfig(image_channels=1, label_channels=3, image_size=32),
-            plan=Plan(
-                "volume",
-                1,
-                Intensity("percentile", 0.0, 100.0, (0.0, 1.0)),
-                "tile",
-                (32, 32),
-                8,
-                orientation="LPI",
-                overlap=0.75,
-            ),
-            betas=tuple(published_betas(2).double().tolist()),
-            votes=5,
-            decision="argmax",
-        ),
+        "monuseg": _paper("monuseg", "monu", _MONUSEG, 4),
+        "cxr": _paper("cxr", "lung", _CXR, 2),
+        "hippocampus": _paper("hippocampus", "hippo", _HIPPOCAMPUS, 2),
     }
 )
-
-_PUBLISHED_VOTES = {"paper:cxr": 30}  # as released; the paper itself says 5 throughout
 
 
 @dataclass(frozen=True)

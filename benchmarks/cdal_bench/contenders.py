@@ -1,10 +1,11 @@
-"""Who takes part: from the names that a user types to runners, each with its cost counted."""
+"""Who takes part: from the names that a user types to runners, each with its cost."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
@@ -14,16 +15,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from cdal_bench.baselines import BASELINES, Baseline, build_baseline
 from cdal_bench.configurations import Subject, segdiff_config
 from cdal_bench.own_engines import make_own_engine, own_engine_names, runs_on
-from cdal_bench.published_cdal import PublishedCdal
-from cdal_bench.runners import BaselineRunner, SegDiffRunner
+from cdal_bench.published_cdal import PublishedCdal, make_generic
+from cdal_bench.runners import BaselineRunner, Margin, SegDiffRunner
 from cdal_bench.segdiff import SegDiff
 from cdal_sdk.bundle import load_checkpoint, load_model
-from cdal_sdk.engines import Engine
+from cdal_sdk.engines import BuiltEngine
 from cdal_sdk.errors import ModelError, UsageError
 from cdal_sdk.network import Generator
-from cdal_trainer.evaluate import trained_network
 
-__all__ = ["DDIM_STEPS", "OWN", "PLAIN", "PUBLISHED", "Contender", "Cost", "choose", "prepare_contender"]
+__all__ = ["DDIM_STEPS", "OWN", "PLAIN", "PUBLISHED", "Contender", "Cost", "choose", "is_ours", "prepare_contender"]
 
 DDIM_STEPS = 10
 PLAIN, PUBLISHED = "cdal-plain", "cdal-published"
@@ -59,14 +59,20 @@ class Cost:
         votes: that are averaged.
         evaluations: of the network, encoder apart (NFE).
         encoder_evaluations: of the image encoder.
-        flop: floating-point operations, a multiplication and an addition being two.
+        count: counts the floating-point operations, where tensors are made on PyTorch's device "meta".
     """
 
     steps: int
     votes: int
     evaluations: int
     encoder_evaluations: int
-    flop: float
+    count: Callable[[], float]
+
+    @cached_property
+    def flop(self) -> float:
+        """Floating-point operations, a multiplication and an addition being two; counted once they are asked for."""
+        with torch.device("meta"):
+            return self.count()
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,6 @@ class Contender:
     Attributes:
         name: as typed.
         title: as read.
-        precision: in which it computes, by the names of the machine's matrix rates.
         cost: of one image.
         trained: whether its weights are, so that its masks mean something.
         make: builds its engine, or a runner that can be taken apart.
@@ -85,10 +90,9 @@ class Contender:
 
     name: str
     title: str
-    precision: str
     cost: Cost
     trained: bool
-    make: Callable[[], Engine]
+    make: Callable[[], BuiltEngine]
     expected: bool = True
 
 
@@ -117,6 +121,11 @@ def choose(against: Iterable[str], engines: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(order) if name in wanted)
 
 
+def is_ours(name: str) -> bool:
+    """Whether a contender is cDAL as this SDK runs it, the reference among them."""
+    return name.startswith(OWN) and name != PUBLISHED
+
+
 def _own(engine: str) -> str:
     """The contender behind an engine's name; the eager reference is called plain."""
     return PLAIN if engine == "torch" else OWN + engine
@@ -132,12 +141,12 @@ def prepare_contender(
     seed: int = 0,
     weights: Path | None = None,
 ) -> Contender:
-    """A contender, its arithmetic counted for images of a shape, but nothing built yet.
+    """A contender; nothing is built or counted yet.
 
     Args:
         name: from `choose`.
         subject: the model.
-        shape: height and width of an image.
+        shape: height and width of the image that costs are of.
         mode: "equal" or "published" votes.
         device: "cpu" or "cuda".
         seed: of all noise and all random weights.
@@ -158,10 +167,11 @@ _Network = TypeVar("_Network", SegDiff, Baseline)
 
 @dataclass(frozen=True)
 class _Source(Generic[_Network]):
-    """Where a baseline's weights come from."""
+    """Where a baseline's weights come from, and the margin that goes with them."""
 
     trained: _Network | None
     seed: int
+    margin: Margin
 
     def network(self, fresh: Callable[[], _Network]) -> _Network:
         """The trained network (a copy, as runners take theirs over), or one with random weights."""
@@ -175,11 +185,13 @@ class _Source(Generic[_Network]):
 
 def _source(weights: Path | None, kind: type[_Network], seed: int) -> _Source[_Network]:
     if weights is None:
-        return _Source(None, seed)
-    _, network = trained_network(load_checkpoint(weights), weights)
+        return _Source(None, seed, Margin())
+    from cdal_trainer.evaluate import trained_network  # with MONAI and more, which would count in others' cold starts
+
+    method, network = trained_network(load_checkpoint(weights), weights)
     if not isinstance(network, kind):
         raise ModelError("these are the weights of another baseline", where=weights, remedy="give it its own")
-    return _Source(network, seed)
+    return _Source(network, seed, Margin.of(method.recipe))
 
 
 def _segdiff(
@@ -189,22 +201,22 @@ def _segdiff(
     variant = _VARIANTS[name]
     few = DDIM_STEPS if name == "segdiff-ddim" else None
     votes, steps = subject.votes(mode, segdiff=True), few or config.steps
-    with torch.device("meta"):
-        model = SegDiff(config).eval()
-        image, label = torch.zeros(1, config.image_channels, *shape), torch.zeros(1, config.label_channels, *shape)
-        features = torch.zeros(1, config.width, *shape)
-        encoding = _flop(lambda: model.encode(image))
-        step = _flop(lambda: model.denoise(label, torch.zeros(1), features))
     encodings = steps * votes if variant == "published" else 1
+
+    def flop() -> float:
+        model, size = SegDiff(config).eval(), source.margin.filled(*shape)
+        image, label = torch.zeros(1, config.image_channels, *size), torch.zeros(1, config.label_channels, *size)
+        features = torch.zeros(1, config.width, *size)
+        encoding = _flop(lambda: model.encode(image))
+        return encodings * encoding + steps * votes * _flop(lambda: model.denoise(label, torch.zeros(1), features))
 
     def make() -> SegDiffRunner:
         network = source.network(lambda: SegDiff(config))
-        return SegDiffRunner(network, votes, source.seed, device, variant=variant, few_steps=few)
+        return SegDiffRunner(network, votes, source.seed, device, variant=variant, few_steps=few, margin=source.margin)
 
-    cost = Cost(steps, votes, steps * votes, encodings, encodings * encoding + steps * votes * step)
-    precision = "float32" if variant == "published" else "bfloat16"
+    cost = Cost(steps, votes, steps * votes, encodings, flop)
     expected = device == "cpu" or variant != "openvino"
-    return Contender(name, _TITLES[name], precision, cost, source.trained is not None, make, expected)
+    return Contender(name, _TITLES[name], cost, source.trained is not None, make, expected)
 
 
 def _baseline(name: str, subject: Subject, shape: tuple[int, int], device: str, source: _Source[Baseline]) -> Contender:
@@ -214,42 +226,44 @@ def _baseline(name: str, subject: Subject, shape: tuple[int, int], device: str, 
     def fresh() -> Baseline:
         return build_baseline(kind, channels, labels)
 
-    with torch.device("meta"):
-        meta = fresh().eval() if source.trained is None else copy.deepcopy(source.trained).to("meta")
-        flop = _flop(lambda: meta(torch.zeros(1, channels, *shape)))
-    cost = Cost(0, 1, 1, 0, flop)
+    def flop() -> float:
+        model = source.network(fresh).to("meta")
+        return _flop(lambda: model(torch.zeros(1, channels, *source.margin.filled(*shape))))
 
     def make() -> BaselineRunner:
-        return BaselineRunner(source.network(fresh), device, compiled=compiled)
+        return BaselineRunner(source.network(fresh), device, compiled=compiled, margin=source.margin)
 
     title = f"{_TITLES[kind]}, OpenVINO" if compiled else _TITLES[kind]
     expected = device == "cpu" or not compiled
-    return Contender(name, title, "float32", cost, source.trained is not None, make, expected)
+    return Contender(name, title, Cost(0, 1, 1, 0, flop), source.trained is not None, make, expected)
 
 
 def _cdal(name: str, subject: Subject, shape: tuple[int, int], mode: str, device: str, seed: int) -> Contender:
     manifest, network = subject.manifest, subject.manifest.network
     sampling = manifest.sampling(subject.votes(mode, segdiff=False), seed)
     steps, votes = sampling.schedule.steps, sampling.votes
-    with torch.device("meta"):
-        meta = Generator(network).eval()
-        image, label = torch.zeros(1, network.image_channels, *shape), torch.zeros(1, network.label_channels, *shape)
-        features, z = torch.zeros(1, network.width, *shape), torch.zeros(1, network.latent_size)
-        encoding = _flop(lambda: meta.encode(image))
-        step = _flop(lambda: meta.denoise(label, features, meta.steer(torch.zeros(1), z)))
     encodings = steps * votes if name == PUBLISHED else 1
-
     engine = "torch" if name in (PLAIN, PUBLISHED) else name.removeprefix(OWN)
 
-    def make() -> Engine:
+    def flop() -> float:
+        model = Generator(network).eval()
+        if name == PUBLISHED:
+            make_generic(model)
+        image, label = torch.zeros(1, network.image_channels, *shape), torch.zeros(1, network.label_channels, *shape)
+        features, z = torch.zeros(1, network.width, *shape), torch.zeros(1, network.latent_size)
+        encoding = _flop(lambda: model.encode(image))
+        step = _flop(lambda: model.denoise(label, features, model.steer(torch.zeros(1), z)))
+        return encodings * encoding + steps * votes * step
+
+    def make() -> BuiltEngine:
         model = load_model(subject.reference)
         if name == PUBLISHED:
             return PublishedCdal(model.generator, sampling, device)
         return make_own_engine(engine, model, sampling, device)
 
-    cost = Cost(steps, votes, steps * votes, encodings, encodings * encoding + steps * votes * step)
+    cost = Cost(steps, votes, steps * votes, encodings, flop)
     title = _TITLES.get(name, f"cDAL, engine {engine}")
-    return Contender(name, title, "float32", cost, subject.trained, make, runs_on(engine, device))
+    return Contender(name, title, cost, subject.trained, make, runs_on(engine, device))
 
 
 @torch.no_grad()

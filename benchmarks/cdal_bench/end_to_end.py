@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from cdal_bench.contenders import Cost
 from cdal_bench.results import Latency
 from cdal_bench.runners import Part
 from cdal_bench.timing import Task, interleave
-from cdal_sdk.engines import Engine, Precision, VoteMaps
+from cdal_sdk.engines import Device, Engine, Precision, VoteMaps
 from cdal_sdk.segmenter import Segmenter
 from cdal_trainer.cases import LabelledCase
 from cdal_trainer.evaluate import Trained, evaluate
@@ -55,6 +56,7 @@ def time_cases(
     engines: Mapping[str, Engine | float],
     path: Path,
     *,
+    device: str,
     repetitions: int,
     seconds: float | None = None,
     report: Callable[[str, int], None] = lambda _name, _done: None,
@@ -65,11 +67,12 @@ def time_cases(
         subject: the model, for everything but the engine.
         engines: that run, by name; or milliseconds for one image, where one is too slow to run.
         path: of the case.
+        device: "cpu" or "cuda", which decides how many images an engine gets at once.
         repetitions: measured rounds.
         seconds: after so many no further round begins.
         report: as of `interleave`.
     """
-    segmenter = Segmenter(subject.reference, engine="torch", device="cpu", force=True)
+    segmenter = Segmenter(subject.reference, engine="torch", device=cast("Device", device), force=True)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in engines}
     with tempfile.TemporaryDirectory() as out:
 

@@ -1,4 +1,4 @@
-"""Percentiles and ratios with confidence intervals by the bootstrap, or with ranges where samples are few."""
+"""Medians and ratios with confidence intervals by the bootstrap, or with ranges where samples are few."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Interval", "interval_words", "percentile", "ratio_of_medians"]
+__all__ = ["Interval", "interval_words", "median", "ratio_of_medians"]
 
 _RESAMPLES = 2000
 _CONFIDENCE = 95.0
@@ -46,12 +46,12 @@ def _interval(value: float, resampled: NDArray[np.float64]) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
-def percentile(samples: Sequence[float], q: float) -> Interval:
-    """The q-th percentile of samples. The interval of a high one is honest only where there are many of them."""
+def median(samples: Sequence[float]) -> Interval:
+    """The median of samples."""
+    value = float(np.median(samples))
     if len(samples) < _FEWEST:
-        return Interval(float(np.percentile(samples, q)), float(min(samples)), float(max(samples)))
-    rng = np.random.default_rng(0)
-    return _interval(float(np.percentile(samples, q)), np.percentile(_resampled(samples, rng), q, axis=1))
+        return Interval(value, float(min(samples)), float(max(samples)))
+    return _interval(value, np.median(_resampled(samples, np.random.default_rng(0)), axis=1))
 
 
 def ratio_of_medians(slow: Sequence[float], fast: Sequence[float]) -> Interval:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cdal_sdk.bundle import Model
 from cdal_sdk.diffusion import Sampling
 from cdal_sdk.engines import (
-    Engine,
+    BuiltEngine,
     EngineCache,
     EngineRequest,
     candidates,
@@ -14,7 +14,7 @@ from cdal_sdk.engines import (
     make_engine,
 )
 
-__all__ = ["engine_precision", "make_own_engine", "own_engine_names", "rate_of", "runs_on"]
+__all__ = ["make_own_engine", "own_engine_names", "rate_of", "runs_on"]
 
 _PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -29,7 +29,7 @@ def runs_on(name: str, device: str) -> bool:
     return name == "torch" or any(kind.name == name for kind in candidates(device))
 
 
-def make_own_engine(name: str, model: Model, sampling: Sampling, device: str) -> Engine:
+def make_own_engine(name: str, model: Model, sampling: Sampling, device: str) -> BuiltEngine:
     """An engine for a model.
 
     Raises:
@@ -46,11 +46,6 @@ def make_own_engine(name: str, model: Model, sampling: Sampling, device: str) ->
         cache=EngineCache(default_cache_folder() / "benchmark"),  # apart: these are not gated
     )
     return make_engine(name, request)
-
-
-def engine_precision(engine: Engine, otherwise: str) -> str:
-    """In which precision an engine computes, by the names of the matrix rates, where it tells."""
-    return rate_of(str(getattr(engine, "precision", otherwise)))
 
 
 def rate_of(precision: str) -> str:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cdal_bench.contenders import is_ours
 from cdal_bench.report import duration
 from cdal_bench.results import Result, Row
 from cdal_sdk.atomic import atomic
@@ -138,4 +139,4 @@ def _name(row: Row) -> str:
 
 
 def _colour(row: Row) -> str:
-    return _OURS if row.name.startswith("cdal-") and row.name != "cdal-published" else _THEIRS
+    return _OURS if is_ours(row.name) else _THEIRS

@@ -85,6 +85,8 @@ def _run(order: Probe, started: float) -> Start:
 
     manifest = read_manifest(order.model)
     subject = Subject(order.model, manifest, trained=True)
+    images = np.zeros((1, manifest.network.image_channels, *manifest.plan.canvas), np.float32)
+    begun = time.perf_counter()
     contender = prepare_contender(
         order.contender,
         subject,
@@ -94,8 +96,6 @@ def _run(order: Probe, started: float) -> Start:
         seed=order.seed,
         weights=Path(order.weights) if order.weights else None,
     )
-    images = np.zeros((1, manifest.network.image_channels, *manifest.plan.canvas), np.float32)
-    begun = time.perf_counter()
     job = task(contender.make(), images, full=order.full)
     for part in job.parts:
         part.run()

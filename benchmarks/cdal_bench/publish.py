@@ -82,7 +82,7 @@ def readme_lines(results: Mapping[str, Result]) -> str:
         f"- **{result.setting.model}**, {result.setting.votes} votes ({name}). {headline(result)}"
         for name, result in results.items()
         if result.setting.model.startswith("paper:")
-        and any(ratio.slow.startswith("segdiff") for ratio in result.ratios)
+        and any(ratio.against.startswith("segdiff") for ratio in result.ratios)
     ]
     return "\n".join([*told, "", "How it was measured: [docs/benchmarks.md](docs/benchmarks.md)."])
 

@@ -37,7 +37,8 @@ class PublishedCdal:
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
         image = torch.from_numpy(images).to(self.device)
-        return maps_of(torch.stack([self._vote(image, vote) for vote in range(self._sampling.votes)]))
+        votes = torch.stack([self._vote(image, vote) for vote in range(self._sampling.votes)])
+        return maps_of(votes, images.shape[2:])
 
     def parts(self, images: NDArray[np.float32]) -> tuple[Part, ...]:
         """One vote."""

@@ -42,8 +42,8 @@ def quick_request(model: str = "hippocampus") -> Request:
 
 
 def measure(result: Result) -> dict[str, float]:
-    """Ratios by "slow/fast"."""
-    return {f"{ratio.slow}/{ratio.fast}": ratio.times.value for ratio in result.ratios}
+    """Ratios by "against/contender"."""
+    return {f"{ratio.against}/{ratio.contender}": ratio.times.value for ratio in result.ratios}
 
 
 def losses(

@@ -76,10 +76,10 @@ def headline(result: Result) -> str:
     """
     where = f"On {result.machine.accelerator or f'{result.machine.threads} CPU thread(s)'}"
     rows = {row.name: row for row in result.rows}
-    ratios = {(ratio.slow, ratio.fast): ratio for ratio in result.ratios}
+    ratios = {(ratio.against, ratio.contender): ratio for ratio in result.ratios}
     rivals = _rivals(result.rows)
-    fasts = [rows[fast] for slow, fast in ratios if slow in {row.name for row in rivals}]
-    ours = [row for row in fasts if row.gate is None or row.gate.passed]
+    compared = [rows[contender] for against, contender in ratios if against in {row.name for row in rivals}]
+    ours = [row for row in compared if row.gate is None or row.gate.passed]
     if not ours:
         return f"{where}."
     best = min(ours, key=_median)
@@ -105,10 +105,10 @@ def _median(row: Row) -> float:
 
 def _ends(ratio: Ratio, rows: Mapping[str, Row]) -> str:
     """The interval of a ratio, what it is, and whether it was extrapolated."""
-    slow, fast = rows[ratio.slow], rows[ratio.fast]
-    words = interval_words(min(len(row.network.samples_ms) for row in (slow, fast)))
+    pair = rows[ratio.against], rows[ratio.contender]
+    words = interval_words(min(len(row.network.samples_ms) for row in pair))
     ends = [f"{times(ratio.times.low)} to {times(ratio.times.high)}, {words}"] if words else []
-    return ", ".join([*ends, *(["extrapolated"] if slow.extrapolated or fast.extrapolated else [])] or ["one round"])
+    return ", ".join([*ends, *(["extrapolated"] if any(row.extrapolated for row in pair) else [])] or ["one round"])
 
 
 def machine_sentence(machine: Machine) -> str:
@@ -177,16 +177,16 @@ def _median_header(what: str, latencies: Sequence[Latency]) -> str:
 
 
 def ratio_table(ratios: Sequence[Ratio], rows: Mapping[str, Row]) -> list[str]:
-    """Who is how much faster than whom, beside what the arithmetic alone would give."""
+    """Who is how many times as fast as whom, beside what the arithmetic alone would give."""
     if not ratios:
         return []
     words = interval_words(min(len(row.network.samples_ms) for row in rows.values()))
-    header = ["faster", "than", f"measured ({words})" if words else "measured", "by arithmetic"]
+    header = ["contender", "against", "times as fast" + (f" ({words})" if words else ""), "by arithmetic"]
     lines = ["", _line(header), _line(["---"] * 4)]
     for ratio in ratios:
-        mark = " *extrapolated*" if rows[ratio.slow].extrapolated or rows[ratio.fast].extrapolated else ""
+        mark = " *extrapolated*" if rows[ratio.against].extrapolated or rows[ratio.contender].extrapolated else ""
         measured = f"{times(ratio.times.value)}{_range(ratio.times)}{mark}"
-        lines.append(_line([rows[ratio.fast].title, rows[ratio.slow].title, measured, times(ratio.arithmetic)]))
+        lines.append(_line([rows[ratio.contender].title, rows[ratio.against].title, measured, times(ratio.arithmetic)]))
     return lines
 
 
@@ -209,8 +209,8 @@ def _details(rows: Sequence[Row]) -> list[str]:
 
 
 def _tail(latency: Latency, value: Interval, samples: int) -> str:
-    """A high percentile, where there are samples enough for it."""
-    return _spread(value) if len(latency.samples_ms) >= samples else ""
+    """A high percentile, where there are samples enough for it; the bootstrap's interval of one covers too little."""
+    return duration(value.value) if len(latency.samples_ms) >= samples else ""
 
 
 def _throughput(row: Row) -> str:

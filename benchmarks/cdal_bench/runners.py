@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from cdal_bench.baselines import Baseline
 from cdal_bench.compiled import CompiledMethod, CompiledSegDiff, compiled_precision
 from cdal_bench.segdiff import SegDiff, ddim_steps
 from cdal_bench.segdiff.sampler import Denoiser, ancestral_step, ddim, predictor, sample, vote_noise
 from cdal_sdk.diffusion import vote_statistics
-from cdal_sdk.engines import Engine, Precision, VoteMaps
+from cdal_sdk.engines import Precision, VoteMaps
 
-__all__ = ["BaselineRunner", "Part", "Runner", "SegDiffRunner", "maps_of"]
+if TYPE_CHECKING:
+    from cdal_trainer.recipe import Recipe
+
+__all__ = ["BaselineRunner", "Divisible", "Margin", "Part", "SegDiffRunner", "maps_of"]
 
 
 @dataclass(frozen=True)
@@ -36,17 +40,48 @@ class Part:
     times: int
 
 
-class Runner(Engine, Protocol):
-    """An engine that can also be taken apart. The times of its parts, each as often as it says, are the whole."""
+@runtime_checkable
+class Divisible(Protocol):
+    """What can also be taken apart. The times of its parts, each as often as it says, are the whole."""
 
     def parts(self, images: NDArray[np.float32]) -> tuple[Part, ...]:
         """The inference of some images in parts."""
         ...
 
 
-def maps_of(votes: Tensor) -> VoteMaps:
-    """Mean and spread of votes [vote, n, label, h, w]."""
-    mean, spread = vote_statistics(votes.float())
+@dataclass(frozen=True)
+class Margin:
+    """What fills up smaller images at their far edges, as in training.
+
+    A network that has seen such a margin in every smaller image can fail without it.
+
+    Attributes:
+        size: (h, w) that images have at least.
+        value: of the margin.
+    """
+
+    size: tuple[int, int] = (0, 0)
+    value: float = 0.0
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Margin:
+        """Up to the crop that a recipe trains on."""
+        return cls(recipe.data.crop, recipe.plan.intensity.target[0])
+
+    def filled(self, height: int, width: int) -> tuple[int, int]:
+        """The size (h, w) of an image with its margin."""
+        return max(self.size[0], height), max(self.size[1], width)
+
+    def fill(self, images: NDArray[np.float32]) -> Tensor:
+        """Images [n, channel, h, w] with their margin."""
+        height, width = images.shape[2:]
+        far_height, far_width = self.filled(height, width)
+        return F.pad(torch.from_numpy(images), (0, far_width - width, 0, far_height - height), value=self.value)
+
+
+def maps_of(votes: Tensor, size: tuple[int, ...]) -> VoteMaps:
+    """Mean and spread of votes [vote, n, label, H, W], without the margin around a size (h, w)."""
+    mean, spread = vote_statistics(votes[..., : size[0], : size[1]].float())
     return VoteMaps(mean.cpu().numpy(), spread.cpu().numpy())
 
 
@@ -62,6 +97,7 @@ class SegDiffRunner:
             "hoisted" has the encoder once an image; "fast" computes in bfloat16, channels last, and on CUDA compiled
             with the votes as one batch, besides; "openvino" is the hoisted one compiled by OpenVINO, for CPUs.
         few_steps: number of DDIM steps instead of all the ancestral ones.
+        margin: of its training.
     """
 
     name = "segdiff"
@@ -75,8 +111,9 @@ class SegDiffRunner:
         *,
         variant: Literal["published", "hoisted", "fast", "openvino"],
         few_steps: int | None = None,
+        margin: Margin = Margin(),
     ) -> None:
-        self.device, self.votes, self.seed = device, votes, seed
+        self.device, self.votes, self.seed, self._margin = device, votes, seed, margin
         self.few_steps, self.steps = few_steps, few_steps or model.config.steps
         self._hoist, self._fast = variant != "published", variant == "fast"
         self.precision: Precision = "bf16" if self._fast else "fp32"
@@ -103,7 +140,7 @@ class SegDiffRunner:
             hoist_encoder=self._hoist,
             votes_at_once=self._at_once,
         )
-        return maps_of(votes)
+        return maps_of(votes, images.shape[2:])
 
     def parts(self, images: NDArray[np.float32]) -> tuple[Part, ...]:
         """One encoding, and one step of as many votes as go at once; as published, every step encodes."""
@@ -125,7 +162,7 @@ class SegDiffRunner:
         return (Part("encoder", self._finished(lambda: model.encode(image)), 1), part) if self._hoist else (part,)
 
     def _image(self, images: NDArray[np.float32]) -> Tensor:
-        image = torch.from_numpy(images).to(self.device)
+        image = self._margin.fill(images).to(self.device)
         return image.bfloat16().contiguous(memory_format=torch.channels_last) if self._fast else image
 
     def _finished(self, run: Callable[[], object]) -> Callable[[], object]:
@@ -143,14 +180,14 @@ class SegDiffRunner:
 class BaselineRunner:
     """A supervised baseline: one evaluation, eager in float32, or compiled by OpenVINO."""
 
-    def __init__(self, model: Baseline, device: str, *, compiled: bool = False) -> None:
+    def __init__(self, model: Baseline, device: str, *, compiled: bool = False, margin: Margin = Margin()) -> None:
         self.name: str = model.name
         self.precision: Precision = compiled_precision(device) if compiled else "fp32"
-        self.device = device
+        self.device, self._margin = device, margin
         model = model.to(device)
         self._label = CompiledMethod(model, "label", self.precision) if compiled else model.label
 
     @torch.inference_mode()
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
-        return maps_of(self._label(torch.from_numpy(images).to(self.device))[None])
+        return maps_of(self._label(self._margin.fill(images).to(self.device))[None], images.shape[2:])

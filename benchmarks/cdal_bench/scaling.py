@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cdal_bench.configurations import Subject, load_subject
-from cdal_bench.contenders import OWN, PLAIN, PUBLISHED
+from cdal_bench.contenders import OWN, PLAIN, is_ours
 from cdal_bench.inputs import find_inputs
 from cdal_bench.memory import peak_mb, resident_mb
 from cdal_bench.own_engines import make_own_engine
@@ -22,7 +22,7 @@ from cdal_bench.results import Result
 from cdal_bench.series import Series, fit
 from cdal_sdk.bundle import load_model
 from cdal_sdk.diffusion import Schedule, paper_betas
-from cdal_sdk.engines import Engine
+from cdal_sdk.engines import Device, Engine
 from cdal_sdk.errors import UsageError
 from cdal_sdk.segmenter import Segmenter
 
@@ -48,7 +48,7 @@ def first_engine(asked: Sequence[str], result: Result) -> str:
     Raises:
         UsageError: if there is none.
     """
-    rows = [row.name for row in result.rows if row.name.startswith(OWN) and row.name != PUBLISHED]
+    rows = [row.name for row in result.rows if is_ours(row.name)]
     own = [name.removeprefix(OWN) for name in rows if name != PLAIN] + ["torch"] * (PLAIN in rows)
     for name in asked:
         if name in own or (name == "auto" and own):
@@ -78,7 +78,7 @@ def study_scaling(request: Request, engine: str, say: Callable[[str], None] = la
             series += _series(axis, list(points))
         say("scaling: cases")
         path = find_inputs(subject.manifest, request.data, 1, Path(folder)).paths[0]
-        series += _series("cases", list(_cases(subject, engine, path)))
+        series += _series("cases", list(_cases(subject, engine, request.device, path)))
     return tuple(series)
 
 
@@ -149,9 +149,9 @@ def _steps(subject: Subject, engine: str, device: str) -> Iterator[Point]:
         yield float(steps), *_cost(_engine(subject, engine, device, steps=steps), _image(subject))
 
 
-def _cases(subject: Subject, engine: str, path: Path) -> Iterator[Point]:
-    """Time so far and memory held after each of many cases through one segmenter."""
-    segmenter = Segmenter(subject.reference, engine=engine, device="cpu", votes=1, force=True)
+def _cases(subject: Subject, engine: str, device: str, path: Path) -> Iterator[Point]:
+    """Time so far and memory held after each of many cases through one segmenter, with one vote."""
+    segmenter = Segmenter(subject.reference, engine=engine, device=cast("Device", device), votes=1, force=True)
     with tempfile.TemporaryDirectory() as out:
         segmenter(path).save(out)
         start = time.perf_counter()

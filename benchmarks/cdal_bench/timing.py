@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdal_bench.runners import Part
+from cdal_bench.runners import Divisible, Part
 from cdal_sdk.engines import Engine
 
 __all__ = ["Clock", "Task", "expected_seconds", "interleave", "task"]
@@ -43,10 +43,9 @@ class Task:
 
 def task(engine: Engine, images: NDArray[np.float32], *, full: bool) -> Task:
     """The inference of some images: whole, or in parts where the engine can be taken apart and `full` is off."""
-    taken_apart = getattr(engine, "parts", None)
-    if full or taken_apart is None:
+    if full or not isinstance(engine, Divisible):
         return Task((Part("inference", lambda: engine.run(images), 1),), None)
-    parts: tuple[Part, ...] = taken_apart(images)
+    parts = engine.parts(images)
     if all(part.times == 1 for part in parts):
         return Task(parts, None)
     text = " + ".join(f"{part.times} x {part.name}" for part in parts)
@@ -55,9 +54,8 @@ def task(engine: Engine, images: NDArray[np.float32], *, full: bool) -> Task:
 
 def expected_seconds(engine: Engine, images: NDArray[np.float32], clock: Clock = time.perf_counter) -> float:
     """What the whole inference should take, by its parts after a warm-up; 0 for what cannot be taken apart."""
-    taken_apart = getattr(engine, "parts", None)
     total = 0.0
-    for part in taken_apart(images) if taken_apart is not None else ():
+    for part in engine.parts(images) if isinstance(engine, Divisible) else ():
         part.run()
         start = clock()
         part.run()

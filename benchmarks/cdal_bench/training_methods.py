@@ -2,48 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cdal_bench.baselines import baseline_loss, build_baseline
 from cdal_bench.configurations import segdiff_config
-from cdal_bench.segdiff import SegDiff, SegDiffConfig, sample, training_loss
-from cdal_sdk.diffusion import VoteStatistics, vote_statistics
-from cdal_sdk.engines import Engine, Precision, VoteMaps
+from cdal_bench.runners import BaselineRunner, Margin, SegDiffRunner
+from cdal_bench.segdiff import SegDiff, SegDiffConfig, training_loss
+from cdal_sdk.engines import Engine
 from cdal_sdk.network import GeneratorConfig
 from cdal_trainer.method import Descent
 from cdal_trainer.recipe import Recipe
 from cdal_trainer.steps import encode_label
 
 __all__ = ["SegDiffMethod", "Supervised"]
-
-
-class _Runner:
-    """An engine around a function of images on a device.
-
-    Images smaller than the recipe's crop are filled up as in training: a network that has seen such a margin in every
-    one of them can fail without it.
-    """
-
-    def __init__(self, recipe: Recipe, device: str, function: Callable[[Tensor], VoteStatistics]) -> None:
-        self.name, self.device = recipe.method, device
-        self.precision: Precision = "fp32"
-        self._crop, self._outside, self._function = recipe.data.crop, recipe.plan.intensity.target[0], function
-
-    @torch.inference_mode()
-    def run(self, images: NDArray[np.float32]) -> VoteMaps:
-        """See `Engine.run`."""
-        height, width = images.shape[2:]
-        margin = (0, max(0, self._crop[1] - width), 0, max(0, self._crop[0] - height))
-        filled = functional.pad(torch.from_numpy(images), margin, value=self._outside)
-        maps = self._function(filled.to(self.device))
-        return VoteMaps(*(values[:, :, :height, :width].cpu().numpy() for values in maps))
 
 
 class Supervised:
@@ -82,13 +57,8 @@ class Supervised:
 
     def engine(self, network: nn.Module, votes: int | None, seed: int | None, device: str) -> Engine:  # noqa: ARG002
         """One pass; there are no votes, so the spread is zero."""
-        model: Any = network.to(device)
-
-        def run(image: Tensor) -> VoteStatistics:
-            label = model.label(image)
-            return VoteStatistics(label, torch.zeros_like(label))
-
-        return _Runner(self.recipe, device, run)
+        model: Any = network
+        return BaselineRunner(model, device, margin=Margin.of(self.recipe))
 
 
 class SegDiffMethod:
@@ -123,13 +93,9 @@ class SegDiffMethod:
 
     def engine(self, network: nn.Module, votes: int | None, seed: int | None, device: str) -> Engine:
         """All ancestral steps, the encoder once an image."""
-        model: Any = network.to(device)
+        model: Any = network
         count, start = self.recipe.diffusion.votes if votes is None else votes, 0 if seed is None else seed
-
-        def run(image: Tensor) -> VoteStatistics:
-            return vote_statistics(sample(model, image, votes=count, seed=start))
-
-        return _Runner(self.recipe, device, run)
+        return SegDiffRunner(model, count, start, device, variant="hoisted", margin=Margin.of(self.recipe))
 
 
 def _small(network: GeneratorConfig) -> SegDiffConfig:

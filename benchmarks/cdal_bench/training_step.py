@@ -9,16 +9,16 @@ tells where the time goes that is not arithmetic.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-import typer
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -127,16 +127,16 @@ def measure_step(recipe: Recipe, hardware: Hardware, repeats: int = 5) -> StepCo
     )
 
 
-def main(
-    recipe: Annotated[str, typer.Option(help="Bundled recipe or TOML file.")] = "hippocampus",
-    precision: Annotated[Literal["32-true", "bf16-mixed"], typer.Option(help="Of the step.")] = "bf16-mixed",
-    repeats: Annotated[int, typer.Option(help="Measured steps; the median counts.")] = 5,
-) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the cost of a recipe's training step on this CPU as JSON."""
-    hardware = Hardware("cpu", precision=precision)
-    cost = measure_step(load_recipe(recipe), hardware, repeats)
-    sys.stdout.write(json.dumps({"recipe": recipe, **asdict(cost)}, indent=2) + "\n")
+    parser = argparse.ArgumentParser("python -m cdal_bench.training_step", description=main.__doc__)
+    parser.add_argument("--recipe", default="hippocampus", help="bundled recipe or TOML file")
+    parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="bf16-mixed", help="of the step")
+    parser.add_argument("--repeats", type=int, default=5, help="measured steps; the median counts")
+    options = parser.parse_args(arguments)
+    cost = measure_step(load_recipe(options.recipe), Hardware("cpu", precision=options.precision), options.repeats)
+    sys.stdout.write(json.dumps({"recipe": options.recipe, **asdict(cost)}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

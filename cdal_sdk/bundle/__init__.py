@@ -2,7 +2,7 @@
 
 from cdal_sdk.bundle.checkpoint import checkpoint_content, load_checkpoint, save_checkpoint
 from cdal_sdk.bundle.manifest import Manifest, Provenance, manifest_from_data, manifest_from_json, manifest_to_json
-from cdal_sdk.bundle.published import convert_published
+from cdal_sdk.bundle.published import convert_published, published_manifest
 from cdal_sdk.bundle.split import SPLIT_FILE, SplitRecord, name_hash, split_to_json
 from cdal_sdk.bundle.store import (
     GATE_FILE,
@@ -39,6 +39,7 @@ __all__ = [
     "manifest_from_json",
     "manifest_to_json",
     "name_hash",
+    "published_manifest",
     "read_manifest",
     "read_split",
     "replace_manifest",

@@ -15,7 +15,7 @@ from cdal_sdk.network.published import read_published_config
 from cdal_sdk.slicing import Domain, Intensity, Plan
 from cdal_sdk.study import Code, Label
 
-__all__ = ["convert_published"]
+__all__ = ["convert_published", "published_manifest"]
 
 _EIGHT_BITS = (0.0, 255.0)  # the published code maps 8-bit pictures; deeper ones would silently saturate
 _CITATION = "Hejrati et al., MICCAI 2024"
@@ -46,13 +46,12 @@ def convert_published(checkpoint: Path, config: Path, out: Path) -> Manifest:
 
 
 def _manifest(settings: Mapping[str, Any], network: GeneratorConfig, where: Path) -> Manifest:
-    makers = {"monu": _nuclei, "lung": _lung, "hippo": _hippocampus}
     name = str(settings["dataset"])
-    if name not in makers:
+    if name not in _MAKERS:
         raise ModelError(
             f"the dataset '{name}' is none of the published ones",
             where=where,
-            remedy=f"it is one of {', '.join(makers)}",
+            remedy=f"it is one of {', '.join(_MAKERS)}",
         )
     try:
         betas = published_betas(
@@ -66,7 +65,12 @@ def _manifest(settings: Mapping[str, Any], network: GeneratorConfig, where: Path
             where=where,
             remedy="correct num_channels or dataset",
         )
-    return makers[name](network, tuple(betas.double().tolist()))
+    return published_manifest(name, network, tuple(betas.double().tolist()))
+
+
+def published_manifest(dataset: str, network: GeneratorConfig, betas: tuple[float, ...]) -> Manifest:
+    """All that one of the published data sets implies: "monu", "lung" or "hippo"."""
+    return _MAKERS[dataset](network, betas)
 
 
 def _nuclei(network: GeneratorConfig, betas: tuple[float, ...]) -> Manifest:
@@ -156,3 +160,6 @@ def _hippocampus(network: GeneratorConfig, betas: tuple[float, ...]) -> Manifest
         decision="argmax",
         provenance=Provenance(data="Medical Segmentation Decathlon, task 4", citation=_CITATION, licence=_LICENCE),
     )
+
+
+_MAKERS = {"monu": _nuclei, "lung": _lung, "hippo": _hippocampus}

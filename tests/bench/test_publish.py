@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from matplotlib.figure import Figure
 
@@ -22,7 +23,7 @@ from cdal_bench.intervals import Interval, ratio_of_medians
 from cdal_bench.plots import pictures
 from cdal_bench.publish import engine_sections, fill, publish, read_results, readme_lines, sections
 from cdal_bench.quick import losses, measure, read_ratios, run, write_ratios
-from cdal_bench.report import headline, table
+from cdal_bench.report import headline, table, tables
 from cdal_bench.results import Latency, Machine, Ratio, Result, Row, Setting, Verdict, write_result
 from cdal_bench.series import Series
 from cdal_sdk.errors import ReadError, UsageError
@@ -109,7 +110,7 @@ def test_publishing_is_repeatable_and_follows_the_results(tmp_path):
     assert "| 350x |" in page
     publish(tmp_path)
     assert (tmp_path / "docs/benchmarks.md").read_text() == page
-    slower = replace(RESULT, ratios=(replace(RESULT.ratios[0], times=Interval(2.0, 1.0, 3.0)),))
+    slower = replace(RESULT, ratios=(msgspec.structs.replace(RESULT.ratios[0], times=Interval(2.0, 1.0, 3.0)),))
     write_result(slower, tmp_path / "benchmarks/results/monuseg.json")
     publish(tmp_path)
     assert (tmp_path / "README.md").read_text() != readme
@@ -134,6 +135,14 @@ def test_the_headline_is_against_the_fastest_segdiff_with_all_its_steps():
 def test_what_weights_need_said_stands_beside_their_dice():
     trained = replace(row("segdiff-fast", "SegDiff made fast", 9.0), dice={"Lungs": 0.714}, note="not converged")
     assert "0.714 (not converged)" in "\n".join(table(replace(RESULT, rows=(trained,))))
+
+
+def test_tails_are_told_where_samples_are_many_and_without_an_interval():
+    latency = Latency.of(tuple(float(ms) for ms in range(1, 101)))
+    stored = replace(latency, p95=Interval(95.05, 90.0, 99.0))  # as results from before have it
+    page = "\n".join(tables(replace(RESULT, rows=(replace(row("cdal-x", "cDAL x", 9.0), network=stored),), ratios=())))
+    assert "| contender | samples | p95 | p99 |" in page
+    assert "| cDAL x | 100 | 95 ms | 99 ms |" in page
 
 
 def test_a_refused_engine_is_told():

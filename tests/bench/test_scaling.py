@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from cdal_bench import scaling
+from cdal_bench import end_to_end, scaling
+from cdal_bench.configurations import Subject
 from cdal_bench.contenders import choose
 from cdal_bench.memory import largest_mb, peak_mb, resident_mb
 from cdal_bench.plots import draw_plots
@@ -20,6 +21,7 @@ from cdal_bench.request import Request
 from cdal_bench.series import fit
 from cdal_sdk.errors import UsageError
 from tests.bench.test_publish import RESULT, row
+from tests.tiny_model import VOLUME
 
 
 def test_a_line_and_a_power_law_are_found():
@@ -110,3 +112,22 @@ def test_every_axis_is_studied(model: Path, task: Path, monkeypatch, tmp_path):
     page = report_markdown(result)
     assert "votes^" in page
     assert "Growth with the engine torch:" in page
+
+
+class Started(Exception):  # noqa: N818 - no error
+    """The segmenter was made, with these settings."""
+
+
+@pytest.mark.parametrize("study", ["cases", "file to file"])
+def test_cases_run_on_the_device_that_was_asked_for(study, monkeypatch):
+    def start(*_, **settings):
+        raise Started(settings["device"])
+
+    for module in (scaling, end_to_end):
+        monkeypatch.setattr(module, "Segmenter", start)
+    subject = Subject("hippocampus", VOLUME, trained=True)
+    with pytest.raises(Started, match="cuda"):
+        if study == "cases":
+            next(scaling._cases(subject, "torch", "cuda", Path()))
+        else:
+            end_to_end.time_cases(subject, {}, Path(), device="cuda", repetitions=1)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from cdal_bench.segdiff import SegDiff, SegDiffConfig, training_loss
@@ -82,6 +83,28 @@ def test_image_label_and_step_all_matter():
         ]
     for other in others:
         assert (other - reference).abs().max() > 0.01
+
+
+def test_the_encoder_ends_in_two_convolutions_behind_its_trunk():
+    """As ESRGAN's does; the trunk's residual goes around all blocks."""
+    encoder = enliven(SegDiff(TINY).eval()).encoder
+    image = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole = encoder(image)
+        encoder.trunk.weight.zero_()
+        encoder.trunk.bias.zero_()
+        bare = encoder(image)
+        expected = encoder.last(F.leaky_relu(encoder.hidden(encoder.first(image)), 0.2))
+    torch.testing.assert_close(bare, expected)
+    assert (whole - bare).abs().max() > 0.01
+
+
+def test_steps_are_embedded_on_a_scale_of_a_thousand():
+    """As improved DDPM rescales them, however many there are."""
+    model, seen = SegDiff(TINY).eval(), []
+    model.time_embedding.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(torch.zeros(2, 1, 16, 16), torch.tensor([3, 24]), torch.zeros(2, 3, 16, 16))
+    assert seen[0].tolist() == [3 * 1000 / TINY.steps, 24 * 1000 / TINY.steps]
 
 
 def test_a_fresh_network_predicts_nothing():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cdal_bench.intervals import interval_words, percentile, ratio_of_medians
+from cdal_bench.intervals import interval_words, median, ratio_of_medians
+from cdal_bench.results import Latency
 from cdal_bench.runners import Part
 from cdal_bench.timing import Task, expected_seconds, interleave
 
@@ -74,26 +75,35 @@ def test_no_round_begins_after_the_time_is_up_but_one_is_always_measured(seconds
     )
 
 
-def test_percentiles_lie_in_their_intervals():
+def test_medians_lie_in_their_intervals():
     samples = np.random.default_rng(0).normal(100, 10, 400)
-    for q, expected in ((50, 100), (95, 116.4)):
-        found = percentile(samples, q)
-        assert found.value == np.percentile(samples, q)
-        assert found.low < expected < found.high
-        assert found.low < found.value < found.high
-    assert percentile(samples[:20], 50).high - percentile(samples[:20], 50).low > 2 * (
-        percentile(samples, 50).high - percentile(samples, 50).low
-    )
+    found, of_few = median(samples), median(samples[:20])
+    assert found.value == np.median(samples)
+    assert found.low < 100 < found.high
+    assert found.low < found.value < found.high
+    assert of_few.high - of_few.low > 2 * (found.high - found.low)
+
+
+def test_an_interval_of_a_median_holds_the_truth_in_95_of_100_cases():
+    rng = np.random.default_rng(1)
+    found = [median(rng.normal(100, 10, 20)) for _ in range(300)]
+    assert sum(interval.low < 100 < interval.high for interval in found) / 300 > 0.9
+
+
+def test_tails_have_no_intervals():
+    latency = Latency.of(tuple(np.random.default_rng(0).normal(100, 10, 100)))
+    for tail, expected in ((latency.p95, 116.4), (latency.p99, 123.3)):
+        assert tail.low == tail.value == tail.high == pytest.approx(expected, rel=0.1)
 
 
 def test_one_sample_has_no_width():
-    found = percentile([5.0], 95)
+    found = median([5.0])
     assert (found.value, found.low, found.high) == (5.0, 5.0, 5.0)
     assert interval_words(1) == ""
 
 
 def test_few_samples_have_their_range():
-    found = percentile([5.0, 1.0, 2.0, 3.0, 4.0], 50)
+    found = median([5.0, 1.0, 2.0, 3.0, 4.0])
     assert (found.value, found.low, found.high) == (3.0, 1.0, 5.0)
     ratio = ratio_of_medians([100.0, 110.0, 120.0], [10.0, 11.0, 12.0])
     assert (ratio.value, ratio.low, ratio.high) == (10.0, 100 / 12, 12.0)

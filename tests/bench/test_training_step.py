@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cdal_bench.training_step import measure_step
+from cdal_bench.training_step import main, measure_step
 from cdal_sdk.network import Generator
 from cdal_trainer.hardware import Hardware
 
@@ -32,6 +34,16 @@ def test_a_generator_step_costs_about_three_forward_passes(cost, recipe):
     with FlopCounterMode(display=False) as counter:
         network(label, time, image, latent)
     assert 2.5 < cost.gflop["generator"] / (counter.get_total_flops() / 1e9) < 3.5
+
+
+def test_the_command_prints_json(cost, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr("cdal_bench.training_step.measure_step", lambda *given: asked.append(given) or cost)
+    main(["--recipe", "chest-xray", "--precision", "32-true", "--repeats", "2"])
+    told = json.loads(capsys.readouterr().out)
+    assert (told["recipe"], told["seconds"]) == ("chest-xray", cost.seconds)
+    (recipe, hardware, repeats) = asked[0]
+    assert (recipe.network.image_size, hardware.precision, repeats) == (96, "32-true", 2)
 
 
 def test_the_profile_is_of_shares(cost):

@@ -41,6 +41,7 @@ class Method(Protocol):
     """A way to train a segmentation network.
 
     Attributes:
+        recipe: what it was made for.
         rates: initial learning rate of each network. The first one is what a user gets; its weights are averaged.
         terms: names of all terms for the log; "loss" is that of the first network.
         evaluations: of the network for one vote, at inference.
@@ -48,6 +49,7 @@ class Method(Protocol):
         forward_methods: further methods of a network that the method calls, for wrappers that must know them.
     """
 
+    recipe: Recipe
     rates: Mapping[str, float]
     terms: tuple[str, ...]
     evaluations: int
