@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cdal_sdk.diffusion import VoteStatistics
-from cdal_sdk.engines.base import Precision, Target, VoteMaps, fold_for, in_parts
+from cdal_sdk.engines.base import Precision, Target, Turns, VoteMaps, fold_for, in_parts
 from cdal_sdk.engines.fused import FoldedSampler
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
@@ -50,12 +50,13 @@ class TorchTensorRtEngine:
 
     def __init__(self, module: torch.jit.ScriptModule, target: Target) -> None:
         self.precision: Precision = target.precision
-        self._module, self._most = module, target.batch.most
+        self._module, self._most, self._turns = module, target.batch.most, Turns()
 
     @torch.inference_mode()
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
-        return in_parts(self._run, images, self._most)
+        with self._turns:
+            return in_parts(self._run, images, self._most)
 
     def _run(self, images: NDArray[np.float32]) -> VoteMaps:
         mean, spread = self._module(torch.from_numpy(images).cuda())

@@ -64,7 +64,7 @@ class TorchScriptEngine:
     @torch.inference_mode()
     def _run(self, images: NDArray[np.float32], noise: SamplerNoise | None) -> dict[str, NDArray[np.float32]]:
         inputs = [values.to(self.device) for values in (torch.from_numpy(images), *_tensors(noise))]
-        with exact_float32():
+        with exact_float32(self.device):
             return named_outputs(tuple(self.module(*inputs)))
 
 

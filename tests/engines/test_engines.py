@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
-from cdal_sdk.engines import ENGINES, Engine
+from cdal_sdk.engines import ENGINES, Engine, VoteMaps
 from cdal_sdk.engines.eager import TorchEngine
 from tests.engines.conftest import MODEL, builder
 from tests.tiny_model import tiny_generator
@@ -77,6 +79,34 @@ def test_probes_tell_every_step(build: Callable[..., Engine], engine: str) -> No
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, **CLOSE)
     assert np.abs(expected["step1"] - expected["step0"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("engine", [*ON_CPU, "torch"])
+def test_threads_do_not_get_each_other_s_results(
+    build: Callable[..., Engine], reference: TorchEngine, engine: str
+) -> None:
+    """Two images of one shape at the same time; and more shapes than stay compiled, in both threads."""
+    made = reference if engine == "torch" else build(engine)
+    twins = [values[None] for values in images(2)]
+    expected = [made.run(image) for image in twins]
+
+    def answers(image: np.ndarray) -> list[VoteMaps]:
+        return [made.run(image) for _ in range(60)]
+
+    with ThreadPoolExecutor(2) as threads:
+        for answer, found in zip(expected, threads.map(answers, twins), strict=True):
+            for maps in found:
+                assert np.array_equal(maps.mean, answer.mean)
+                assert np.array_equal(maps.spread, answer.spread)
+        sizes = [(2 + 2 * (i % 5), 2 + 2 * (i // 5)) for i in range(10)]
+        assert len(list(threads.map(lambda sides: made.run(images(1, *sides)), [*sizes, *sizes[::-1]]))) == 20
+
+
+def test_an_engine_can_be_copied_with_a_lock_of_its_own(build: Callable[..., Engine]) -> None:
+    made = build("openvino")
+    copied = copy.deepcopy(made)
+    np.testing.assert_array_equal(copied.run(images(1)).mean, made.run(images(1)).mean)
+    assert copied._turns is not made._turns  # type: ignore[attr-defined]
 
 
 def test_bfloat16_is_close_where_the_cpu_has_it(build: Callable[..., Engine], reference: TorchEngine) -> None:
