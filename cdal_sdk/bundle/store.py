@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cdal_sdk.atomic import atomic
+from cdal_sdk.atomic import atomic, unfinished
 from cdal_sdk.bundle.checkpoint import load_checkpoint
 from cdal_sdk.bundle.manifest import Manifest, manifest_from_data, manifest_from_json, manifest_to_json
 from cdal_sdk.bundle.split import SPLIT_FILE, SplitRecord, split_from_data, split_from_json
@@ -153,7 +153,7 @@ def write_model_folder(
     """Write a model folder in one step: it appears whole, or not at all.
 
     Args:
-        folder: replaced if it is a model folder already.
+        folder: replaced if it is a model folder already and holds nothing else.
         manifest: its `files` are filled in here.
         weights: state dict of the generator, from `stored_weights`.
         extra_files: further files by their name in the folder (a relative path with slashes).
@@ -162,7 +162,7 @@ def write_model_folder(
         The manifest as written.
 
     Raises:
-        OutputError: if the folder exists and is no model folder, or cannot be written.
+        OutputError: if the folder exists and is no model folder or holds further files, or cannot be written.
     """
     check_folder(folder)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -188,10 +188,16 @@ def check_folder(folder: Path) -> None:
     """Find out whether a model folder can be written, before work is spent on it.
 
     Raises:
-        OutputError: if it exists and is no model folder, or its place cannot be written.
+        OutputError: if it exists and is no model folder or holds further files, or its place cannot be written.
     """
-    if _is_foreign(folder):
-        raise OutputError("this exists and is no model folder", where=folder, remedy="choose another --out")
+    for remaining in reversed(range(_TRIES)):  # another export may be exchanging it
+        try:
+            _check_replaceable(folder)
+            break
+        except OutputError:
+            if not remaining:
+                raise
+        time.sleep(_PAUSE_SECONDS)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)).rmdir()
@@ -199,13 +205,26 @@ def check_folder(folder: Path) -> None:
         raise _unwritable(folder, error) from error
 
 
-def _is_foreign(folder: Path) -> bool:
-    """Whether something that is no model folder is there, and stays: not while another export exchanges one."""
-    for _ in range(_TRIES):
-        if not folder.exists() or (folder / MANIFEST_FILE).is_file():
-            return False
-        time.sleep(_PAUSE_SECONDS)
-    return True
+def _check_replaceable(folder: Path) -> None:
+    """Refuse what holds anything but a model's own files, since all of it would be lost."""
+    try:
+        if not folder.exists() or not any(folder.iterdir()):
+            return
+        own = {MANIFEST_FILE, *_folder_manifest(folder).files, *(path.name for path in unfinished(folder))}
+        files = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+        other = next((name for path in files if (name := path.relative_to(folder).as_posix()) not in own), None)
+    except (OSError, ModelError) as error:
+        raise OutputError(
+            f"this exists and is no model folder ({error.what if isinstance(error, ModelError) else error.strerror})",
+            where=folder,
+            remedy="choose another --out",
+        ) from error
+    if other is not None:
+        raise OutputError(
+            f"this model folder also holds '{other}', which would be lost",
+            where=folder,
+            remedy="move it away, or choose another --out",
+        )
 
 
 def _unwritable(folder: Path, error: Exception) -> OutputError:

@@ -171,8 +171,9 @@ def test_an_unknown_name_lists_what_there_is():
 
 
 def test_writing_again_replaces_the_folder(folder):
-    stale = folder / "stale.txt"
-    stale.touch()
+    write_model_folder(folder, MANIFEST, weights(), extra_files={"engines/stale": Path(__file__)})
+    stale = folder / "engines/stale"
+    (folder / f".0123abcd-{MANIFEST_FILE}").touch()  # as a process leaves it that was killed
     write_model_folder(folder, replace(MANIFEST, votes=9), weights(1))
     model = load_model(folder)
     assert model.manifest.votes == 9
@@ -187,6 +188,36 @@ def test_another_folder_is_never_replaced(tmp_path):
     with pytest.raises(OutputError, match="no model folder"):
         write_model_folder(tmp_path / "photos", MANIFEST, weights())
     assert (tmp_path / "photos/cat.png").exists()
+
+
+@pytest.mark.parametrize("manifest", ["{}", '{"manifest_version": 3}', "<xml/>"])
+def test_another_folder_s_manifest_makes_no_model_folder(tmp_path, manifest):
+    """Browser extensions, web applications and packages have files of that name."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/manifest.json").write_text(manifest)
+    (tmp_path / "src/work.py").touch()
+    with pytest.raises(OutputError, match="no model folder"):
+        write_model_folder(tmp_path / "src", MANIFEST, weights())
+    assert {path.name for path in (tmp_path / "src").iterdir()} == {"manifest.json", "work.py"}
+
+
+@pytest.mark.parametrize("name", ["MODEL_CARD.md", "engines/notes/mine.txt", "link"])
+def test_a_user_s_own_file_in_a_model_folder_is_not_lost(folder, name):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    if name == "link":
+        (folder / name).symlink_to(folder.parent)
+    else:
+        (folder / name).write_text("mine")
+    with pytest.raises(OutputError, match=f"also holds '{name}', which would be lost"):
+        write_model_folder(folder, replace(MANIFEST, votes=9), weights(1))
+    assert (folder / name).exists()
+    assert load_model(folder).manifest.votes == MANIFEST.votes
+
+
+def test_an_empty_folder_is_a_place_for_a_model(tmp_path):
+    (tmp_path / "m").mkdir()
+    write_model_folder(tmp_path / "m", MANIFEST, weights())
+    assert load_model(tmp_path / "m").manifest.name == MANIFEST.name
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["full disk", "interrupt"])
