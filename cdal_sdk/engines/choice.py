@@ -38,6 +38,8 @@ __all__ = [
 GateCheck = Callable[[BuiltEngine], str]
 """Holds an engine against the reference: returns its figures, or raises GateError."""
 
+_METHOD = {"betas", "network", "label_shape", "posterior_noise"}  # of a fingerprint: what a manifest alone decides
+
 _log = logging.getLogger(__name__)
 
 
@@ -267,7 +269,14 @@ def _stored(kind: EngineKind, builder: Builder, request: EngineRequest, target: 
         _log.warning("the description of the stored engine %s cannot be read", kind.name)
         return None
     if differing:
-        _log.info("the stored engine %s was built for another %s", kind.name, ", ".join(differing))
+        # Weights and method come from one export: one without the other is what a manifest edited by hand looks like.
+        tampered = "weights" not in differing and not _METHOD.isdisjoint(differing)
+        _log.log(
+            logging.WARNING if tampered else logging.INFO,
+            "the stored engine %s was built for another %s",
+            kind.name,
+            ", ".join(differing) + (": was the model's manifest changed?" if tampered else ""),
+        )
         return None
     try:
         engine = builder.load(path, target)

@@ -23,11 +23,13 @@ from cdal_sdk.bundle import (
     checkpoint_content,
     load_model,
     read_manifest,
+    replace_manifest,
     save_checkpoint,
     store,
     stored_weights,
     write_model_folder,
 )
+from cdal_sdk.bundle.manifest import seal
 from cdal_sdk.digest import sha256
 from cdal_sdk.errors import ModelError, OutputError
 
@@ -48,9 +50,9 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def edit(folder: Path, **changes: Any) -> None:
-    """Change entries of a folder's manifest behind its back."""
+    """Change entries of a folder's manifest behind its back, and seal it again."""
     path = folder / MANIFEST_FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json.dumps(seal(json.loads(path.read_text()) | changes)))
 
 
 def refusal(path: Path) -> str:
@@ -129,6 +131,18 @@ def test_tampered_weights_are_refused(folder):
 def test_missing_weights_are_refused(folder):
     (folder / WEIGHTS_FILE).unlink()
     assert f"'{WEIGHTS_FILE}' is missing" in refusal(folder)
+
+
+def test_a_manifest_with_a_flipped_bit_is_refused(folder):
+    path = folder / MANIFEST_FILE
+    path.write_text(path.read_text().replace('"polarity": 1', '"polarity": 0'))
+    assert "differs from its own SHA-256" in refusal(folder)
+
+
+def test_another_manifest_for_the_same_files_is_sealed_too(folder):
+    replace_manifest(folder, replace(read_manifest(folder), votes=9))
+    assert read_manifest(folder).votes == 9
+    assert "sha256" in json.loads((folder / MANIFEST_FILE).read_text())
 
 
 def test_a_manifest_that_lists_no_weights_is_refused(folder):

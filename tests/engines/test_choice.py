@@ -360,6 +360,16 @@ def test_a_stale_or_foreign_one_is_built_again_and_gated(fakes, stored, changes,
     assert f"the stored engine slow was built for another {next(iter(changes))}" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["betas", "network", "label_shape", "posterior_noise"])
+def test_the_same_weights_with_another_method_are_told_loudly(fakes, stored, name, caplog) -> None:
+    """The manifest may have been changed by hand; with other weights it is another model's engine."""
+    with caplog.at_level(logging.WARNING, "cdal_sdk"):
+        make_engine("slow", stored(**{name: "other", "weights": "old"}))
+        assert not caplog.records
+        make_engine("slow", stored(**{name: "other"}))
+    assert f"the stored engine slow was built for another {name}: was the model's manifest changed?" in caplog.text
+
+
 def test_one_that_does_not_open_is_built_again(fakes, stored, caplog) -> None:
     assert make_engine("slow", stored("nonsense")).name == "slow"
     assert "the stored engine slow is not used" in caplog.text
