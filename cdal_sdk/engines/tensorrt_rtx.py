@@ -107,6 +107,7 @@ def build_plan(
     """
     network = _Network(graph)
     config = network.builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # it is on by default, and what the graph calls float32 would be less
     profile = network.builder.create_optimization_profile()
     channels = network.definition.get_input(0).shape[1]
     shapes = [(n, channels, *size) for n, size in zip(batch, (smallest, largest, largest), strict=True)]
