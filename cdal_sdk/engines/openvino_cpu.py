@@ -44,8 +44,15 @@ def openvino_core() -> openvino.Core:
 
 
 def cpu_precisions() -> tuple[Precision, ...]:
-    """In what this CPU computes with floating point, fastest first."""
-    capabilities = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    """In what this CPU computes with floating point, fastest first.
+
+    Raises:
+        EngineError: if OpenVINO does not start.
+    """
+    try:
+        capabilities = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except RuntimeError as error:
+        raise EngineError(f"OpenVINO does not start here ({error})", remedy="use another engine") from error
     return ("bf16", "fp32") if "BF16" in capabilities else ("fp32",)
 
 

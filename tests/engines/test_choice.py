@@ -109,6 +109,26 @@ def test_a_missing_library_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     assert registry.builder_of(registry.engine_kind("torchscript")), "every installation has this one"
 
 
+@pytest.mark.parametrize("error", [ImportError("libtbb.so.12"), OSError("wrong ELF class"), AttributeError("__api__")])
+def test_a_library_that_is_broken_is_passed_over(monkeypatch, request_, caplog, error) -> None:
+    real = registry.importlib.import_module
+
+    def load(name: str) -> object:
+        if name == "cdal_sdk.engines.openvino_cpu":
+            raise error
+        return real(name)
+
+    monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(registry.importlib, "import_module", load)
+    kinds = tuple(map(registry.engine_kind, ("openvino", "torchscript")))
+    monkeypatch.setattr(registry, "ENGINES", kinds)
+    with caplog.at_level(logging.WARNING, "cdal_sdk"):
+        assert make_engine("auto", request_).name == "torchscript"
+    assert f"the library of 'openvino' does not load here ({error})" in caplog.text
+    with pytest.raises(EngineError, match=r"install cdal-sdk\[openvino\] again, or use another engine"):
+        make_engine("openvino", request_)
+
+
 @pytest.mark.parametrize(
     ("available", "wanted", "found"),
     [
