@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cdal_sdk.engines.base import Precision, Target, Turns, VoteMaps, in_parts
 from cdal_sdk.engines.exported import export_sampler, smallest_image
+from cdal_sdk.engines.torchscript import write_script
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 
@@ -88,8 +89,8 @@ class _TorchTensorRtBuilder:
                     min_block_size=1,
                 )
                 example = torch.zeros(batch.best, channels, *target.canvas, device="cuda")
-                torch_tensorrt.save(compiled, str(path), output_format="torchscript", inputs=[example])
-        except EngineError:
+                write_script(torch.jit.trace(compiled, [example]), path)
+        except (EngineError, OSError):
             raise
         except Exception as error:
             raise EngineError(f"torch-tensorrt cannot build this ({error})", remedy="use another engine") from error

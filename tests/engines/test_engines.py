@@ -157,3 +157,26 @@ def test_signals_are_survived_when_openvino_engines_came_and_went(build, tmp_pat
         [sys.executable, "-c", ENGINES_COME_AND_GO, path], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from cdal_sdk.engines import build_engine
+from cdal_sdk.errors import OutputError
+from tests.engines.conftest import MODEL, builder, target
+from tests.tiny_model import tiny_generator
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+try:
+    build_engine(builder("torchscript"), tiny_generator(MODEL), target(), Path(sys.argv[1]))
+except OutputError as error:
+    print(error.what)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_a_full_disk_is_an_error_and_no_crash(tmp_path) -> None:
+    order = [sys.executable, "-c", FULL_DISK, tmp_path / "engine"]
+    done = subprocess.run(order, capture_output=True, text=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stdout) == (0, "the engine cannot be written\n"), done.stderr
