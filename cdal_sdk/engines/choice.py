@@ -279,12 +279,16 @@ def _stored(kind: EngineKind, builder: Builder, request: EngineRequest, target: 
         )
         return None
     try:
+        digest = sha256(path)
+        if digest != found.get("sha256", digest):  # both were checked with the model, and an export came since
+            _log.warning("the stored engine %s is not the one that its description tells of", kind.name)
+            return None
         engine = builder.load(path, target)
-    except EngineError as error:
+    except (OSError, EngineError) as error:
         _log.warning("the stored engine %s is not used: %s", kind.name, error)
         return None
     if not found.get("gate") or found.get("gpu", "") != gpu_name(target.device):
-        _first_use(kind, engine, request, request.key(wanted | {"sha256": sha256(path)}))
+        _first_use(kind, engine, request, request.key(wanted | {"sha256": digest}))
     return engine
 
 

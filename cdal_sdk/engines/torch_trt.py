@@ -89,7 +89,8 @@ class _TorchTensorRtBuilder:
                     min_block_size=1,
                 )
                 example = torch.zeros(batch.best, channels, *target.canvas, device="cuda")
-                write_script(torch.jit.trace(compiled, [example]), path)
+                traced: torch.jit.ScriptModule = torch.jit.trace(compiled, [example])  # type: ignore[no-untyped-call]
+                write_script(traced, path)
         except (EngineError, OSError):
             raise
         except Exception as error:

@@ -12,6 +12,7 @@ from typing import cast
 from cdal_export.emulation import EmulatedEngine, find_islands
 from cdal_export.judge import Judge
 from cdal_export.options import ExportOptions
+from cdal_sdk.digest import sha256
 from cdal_sdk.engines import (
     Builder,
     BuiltEngine,
@@ -227,6 +228,7 @@ class Workshop:
         description = path.with_name(f"{kind.name}.json")
         content = {
             "fingerprint": fingerprint(kind.name, target, self.generator.config, builder.environment(target.device)),
+            "sha256": sha256(path),
             "gpu": gpu_name(target.device),
             "gate": None if engine.agreement is None else str(engine.agreement),
             "steps": [str(step) for step in engine.steps],

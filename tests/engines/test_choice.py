@@ -332,7 +332,7 @@ def stored(fakes, request_, tmp_path) -> Callable[..., EngineRequest]:
         engine.parent.mkdir(exist_ok=True)
         engine.write_text(content)
         found = fingerprint("slow", target, VOLUME.network, {"library": "1"}) | changes
-        description.write_text(json.dumps({"fingerprint": found, "gate": gate}))
+        description.write_text(json.dumps({"fingerprint": found, "sha256": sha256(engine), "gate": gate}))
         return replace(request_, stored=dict(zip(names, (engine, description), strict=True)))
 
     return store
@@ -388,6 +388,16 @@ def test_the_same_weights_with_another_method_are_told_loudly(fakes, stored, nam
         assert not caplog.records
         make_engine("slow", stored(**{name: "other"}))
     assert f"the stored engine slow was built for another {name}: was the model's manifest changed?" in caplog.text
+
+
+def test_one_that_another_export_has_replaced_is_not_opened(fakes, stored, caplog) -> None:
+    """Its description is of the export that the model was loaded from."""
+    request = stored()
+    engine = next(path for name, path in request.stored.items() if name.endswith(".fake"))
+    engine.write_text(engine.read_text() + " ")
+    assert make_engine("slow", request).name == "slow"
+    assert fakes["slow"].built == 1
+    assert "is not the one that its description tells of" in caplog.text
 
 
 def test_one_that_does_not_open_is_built_again(fakes, stored, caplog) -> None:

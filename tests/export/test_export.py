@@ -16,6 +16,7 @@ from cdal_export.exporter import ExportOptions, export_model
 from cdal_export.images import choose_images
 from cdal_sdk import Segmenter
 from cdal_sdk.bundle import GATE_FILE, checkpoint_content, load_model, read_manifest, save_checkpoint
+from cdal_sdk.digest import sha256
 from cdal_sdk.engines import BuiltEngine, Engine, FoldedSampler, VoteMaps, torchscript
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.errors import EngineError, GateError, ModelError, OutputError, UsageError
@@ -364,4 +365,5 @@ def test_the_manifest_lists_every_file(checkpoint: Path, tmp_path: Path) -> None
     files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {"manifest.json"}
     assert set(read_manifest(folder).files) == files
     fingerprint = json.loads((folder / "engines/torchscript-cpu-fp32.json").read_text())
+    assert fingerprint["sha256"] == sha256(folder / "engines/torchscript-cpu-fp32.torchscript.pt")
     assert fingerprint["fingerprint"]["weights"] == load_model(folder).weights_sha256
