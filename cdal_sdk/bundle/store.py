@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import glob
 import hashlib
 import logging
+import os
+import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -46,6 +51,8 @@ __all__ = [
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 _TRIES, _PAUSE_SECONDS = 20, 0.002  # of exports that replace one folder at the same moment
+_ABANDONED_SECONDS = 24 * 3600.0  # no folder is written as long: whoever began it was killed
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 GATE_FILE = "gate.safetensors"
 """Network inputs that travel with a model, on which engines are held against the reference; optional."""
 
@@ -73,10 +80,14 @@ class Model:
     weights_sha256: str
 
     def gate_images(self) -> list[NDArray[np.float32]]:
-        """Images that travel with the model, arrays [n, channel, h, w]; empty where none do."""
+        """Images that travel with the model, arrays [n, channel, h, w]; empty where none do.
+
+        Raises:
+            ModelError: if they are no longer those of the manifest.
+        """
         if GATE_FILE not in self.files:
             return []
-        stored = safetensors.torch.load_file(self.files[GATE_FILE])
+        stored = _tensors(self.files[GATE_FILE], self.manifest.files[GATE_FILE])
         return [stored[name].float().numpy() for name in sorted(stored)]
 
 
@@ -128,13 +139,14 @@ def load_model(reference: str | Path) -> Model:
     """
     path = _locate(reference)
     if path.is_dir():
-        manifest = _folder_manifest(path)
-        files = _check_files(path, manifest)
-        try:
-            weights = safetensors.torch.load_file(path / WEIGHTS_FILE)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise ModelError(f"the weights cannot be read ({error})", where=path, remedy="restore the folder") from None
-        return _assemble(manifest, weights, path, files)
+        for remaining in reversed(range(_TRIES)):
+            manifest = _folder_manifest(path)
+            try:
+                files = _check_files(path, manifest)
+                return _assemble(manifest, _tensors(files[WEIGHTS_FILE], manifest.files[WEIGHTS_FILE]), path, files)
+            except ModelError:  # an export may have replaced the folder meanwhile
+                if not remaining or _folder_manifest(path) == manifest:
+                    raise
     checkpoint = load_checkpoint(path)
     if (method := checkpoint.get("method", "cdal")) != "cdal":
         raise ModelError(
@@ -165,7 +177,7 @@ def write_model_folder(
         OutputError: if the folder exists and is no model folder or holds further files, or cannot be written.
     """
     check_folder(folder)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-new-", dir=folder.parent))
     try:
         safetensors.torch.save_file(dict(weights), staging / WEIGHTS_FILE)
         for name, source in (extra_files or {}).items():
@@ -176,7 +188,12 @@ def write_model_folder(
         manifest = manifest.with_files({name: sha256(staging / name) for name in names})
         (staging / MANIFEST_FILE).write_text(manifest_to_json(manifest), encoding="utf-8")
         staging.chmod(0o755)
+        for path in staging.rglob("*"):  # the data are on the disk before the name is
+            if path.is_file():
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
         _swap(staging, folder)
+        _clear(folder)
     except (OSError, safetensors.SafetensorError) as error:
         raise _unwritable(folder, error) from error
     finally:
@@ -245,8 +262,27 @@ def replace_manifest(folder: Path, manifest: Manifest) -> None:
         aside.write_text(manifest_to_json(manifest), encoding="utf-8")
 
 
+def _clear(folder: Path) -> None:
+    """Delete what processes left beside a model folder that were killed while they wrote it."""
+    ours = re.compile(rf"\.{re.escape(folder.name)}-(new|old)-[a-z0-9_]{{8}}")
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}-*"):
+        with suppress(OSError):
+            if ours.fullmatch(left.name) and time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Let two folders change places in one step, where the system can: nobody meets a moment without one of them."""
+    if sys.platform != "linux" or b.is_symlink():
+        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    return rename is not None and not rename(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE)
+
+
 def _swap(staging: Path, folder: Path) -> None:
     """Put a finished folder in place of an older one. Of several exports to it at once, the last one stays."""
+    if _exchange(staging, folder):
+        return
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
     try:
         for number in range(_TRIES):
@@ -317,6 +353,19 @@ def _check_files(folder: Path, manifest: Manifest) -> dict[str, Path]:
             raise ModelError(problem, where=folder, remedy="restore the model folder")
         _log.warning("%s: %s; the engine is not used", folder, problem)
     return files
+
+
+def _tensors(path: Path, expected: str) -> dict[str, Tensor]:
+    """A file's tensors, read once: what is hashed is what is used, whatever happens to the file meanwhile."""
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != expected:
+            what = f"the file '{path.name}' differs from its hash in the manifest"
+            raise ModelError(what, where=path.parent, remedy="restore the model folder")
+        return safetensors.torch.load(content)
+    except (OSError, safetensors.SafetensorError) as error:
+        what = f"the file '{path.name}' cannot be read ({error})"
+        raise ModelError(what, where=path.parent, remedy="restore the folder") from None
 
 
 def _assemble(manifest: Manifest, weights: Mapping[str, Tensor], where: Path, files: Mapping[str, Path]) -> Model:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ import torch
 
 from bundle.conftest import MANIFEST, weights
 from cdal_sdk.bundle import (
+    GATE_FILE,
     MANIFEST_FILE,
     WEIGHTS_FILE,
     checkpoint_content,
@@ -176,7 +178,34 @@ def test_weights_that_are_no_safetensors_are_refused(folder):
     manifest = read_manifest(folder)
     edit(folder, files={WEIGHTS_FILE: sha256(folder / WEIGHTS_FILE)})
     assert manifest.files
-    assert "the weights cannot be read" in refusal(folder)
+    assert f"'{WEIGHTS_FILE}' cannot be read" in refusal(folder)
+
+
+@pytest.mark.parametrize("moment", ["_check_files", "_tensors"])
+def test_an_export_that_replaces_the_folder_while_it_loads_does_no_harm(folder, monkeypatch, moment):
+    """Manifest and weights are those of one export, here of the later one."""
+    real = getattr(store, moment)
+
+    def export_first(*arguments):
+        monkeypatch.undo()
+        write_model_folder(folder, replace(MANIFEST, votes=9), weights(1))
+        return real(*arguments)
+
+    monkeypatch.setattr(store, moment, export_first)
+    model = load_model(folder)
+    assert model.manifest.votes == 9
+    assert torch.equal(model.generator.state_dict()["label_conv.weight"], weights(1)["label_conv.weight"])
+
+
+def test_gate_images_that_were_replaced_are_refused(folder, tmp_path):
+    images = tmp_path / "images"
+    safetensors.torch.save_file({"000": torch.zeros(1, 3, 4, 4)}, images)
+    write_model_folder(folder, MANIFEST, weights(), extra_files={GATE_FILE: images})
+    model = load_model(folder)
+    assert [image.shape for image in model.gate_images()] == [(1, 3, 4, 4)]
+    safetensors.torch.save_file({"000": torch.ones(1, 3, 4, 4)}, folder / GATE_FILE)
+    with pytest.raises(ModelError, match=f"'{GATE_FILE}' differs from its hash"):
+        model.gate_images()
 
 
 def test_an_unknown_name_lists_what_there_is():
@@ -246,6 +275,43 @@ def test_an_interrupted_write_leaves_the_old_folder_whole(folder, monkeypatch, e
     assert list(folder.parent.iterdir()) == [folder]
 
 
+KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+from bundle.conftest import MANIFEST, weights
+from cdal_sdk.bundle import write_model_folder
+folder = Path(sys.argv[1])
+def kill(event, arguments):
+    if event == "shutil.rmtree" or event == "os.rename" and str(arguments[1]) == str(folder):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(kill)
+write_model_folder(folder, replace(MANIFEST, votes=9), weights())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere two folders cannot be exchanged in one step")
+def test_a_process_killed_while_it_exchanges_folders_leaves_a_model(folder):
+    """Killed when the new folder is about to come, or the old one about to go."""
+    assert run_alone(KILLED, folder).wait(timeout=120) == -signal.SIGKILL
+    assert load_model(folder).manifest.votes == 9
+    (left,) = (path for path in folder.parent.iterdir() if path != folder)
+    write_model_folder(folder, MANIFEST, weights())
+    assert left.exists(), "it may be of a process that is at work"
+    os.utime(left, (0, 0))
+    (folder.parent / ".tiny.cdal-new-mine").mkdir()
+    os.utime(folder.parent / ".tiny.cdal-new-mine", (0, 0))
+    write_model_folder(folder, MANIFEST, weights())
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, ".tiny.cdal-new-mine"}
+
+
+def run_alone(program: str, folder: Path) -> subprocess.Popen[str]:
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(root), str(root / "tests")))}
+    order = [sys.executable, "-c", program, str(folder)]
+    return subprocess.Popen(order, env=environment, stderr=subprocess.PIPE, text=True)  # noqa: S603
+
+
 WRITES = """
 import sys
 from bundle.conftest import MANIFEST, weights
@@ -256,10 +322,7 @@ for _ in range(40):
 
 
 def test_two_that_write_one_folder_leave_one_whole(folder):
-    order = [sys.executable, "-c", WRITES, str(folder)]
-    root = Path(__file__).parents[2]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(root), str(root / "tests")))}
-    writers = [subprocess.Popen(order, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]  # noqa: S603
+    writers = [run_alone(WRITES, folder) for _ in range(2)]
     assert [writer.communicate(timeout=120)[1] for writer in writers] == ["", ""]
     assert load_model(folder).manifest.name == MANIFEST.name
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
@@ -267,6 +330,7 @@ def test_two_that_write_one_folder_leave_one_whole(folder):
 
 @pytest.mark.parametrize("error", [OSError("refused"), KeyboardInterrupt()], ids=["refusal", "interrupt"])
 def test_a_swap_that_fails_brings_the_old_folder_back(folder, monkeypatch, error):
+    monkeypatch.setattr(store, "_exchange", lambda *_: False)
     replace_path = Path.replace
 
     def fail(self, target):
@@ -284,6 +348,7 @@ def test_a_swap_that_fails_brings_the_old_folder_back(folder, monkeypatch, error
 
 def test_the_only_copy_is_never_deleted(folder, monkeypatch):
     """Where not even the old folder can be brought back, it stays aside."""
+    monkeypatch.setattr(store, "_exchange", lambda *_: False)
     replace_path = Path.replace
 
     def fail(self, target):
