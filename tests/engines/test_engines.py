@@ -159,6 +159,18 @@ def test_signals_are_survived_when_openvino_engines_came_and_went(build, tmp_pat
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
 
+@pytest.mark.parametrize("free_noise", [False, True])
+@pytest.mark.parametrize("engine", ON_CPU)
+def test_an_image_beyond_the_canvas_is_refused(build: Callable[..., Engine], engine: str, free_noise: bool) -> None:
+    """With four votes, their noise has as many values as one vote needs at twice the canvas."""
+    made = build(engine, sampling=MODEL.sampling(votes=4), free_noise=free_noise)
+    for size in ((32, 32), (16, 32), (64, 16)):
+        for count in (1, 4):
+            with pytest.raises(Exception):  # noqa: B017 - each library has an error of its own
+                made.run(images(count, *size))
+    assert made.run(images(1)).mean.shape == (1, 3, 16, 16)
+
+
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
