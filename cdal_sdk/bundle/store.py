@@ -188,11 +188,10 @@ def write_model_folder(
         manifest = manifest.with_files({name: sha256(staging / name) for name in names})
         (staging / MANIFEST_FILE).write_text(manifest_to_json(manifest), encoding="utf-8")
         staging.chmod(0o755)
-        for path in staging.rglob("*"):  # the data are on the disk before the name is
-            if path.is_file():
-                with path.open("rb+") as file:
-                    os.fsync(file.fileno())
+        for path in (*staging.rglob("*"), staging):  # the data are on the disk before the name is
+            _sync(path)
         _swap(staging, folder)
+        _sync(folder.parent)
         _clear(folder)
     except (OSError, safetensors.SafetensorError) as error:
         raise _unwritable(folder, error) from error
@@ -260,6 +259,17 @@ def replace_manifest(folder: Path, manifest: Manifest) -> None:
         raise ModelError("the manifest lists other files than the folder's", where=folder)
     with atomic(folder / MANIFEST_FILE) as aside:
         aside.write_text(manifest_to_json(manifest), encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    """Have a file on the disk, or a folder where it can be opened."""
+    if path.is_dir() and os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes only what is open for writing
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _clear(folder: Path) -> None:
