@@ -179,7 +179,8 @@ def write_model_folder(
     check_folder(folder)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-new-", dir=folder.parent))
     try:
-        safetensors.torch.save_file(dict(weights), staging / WEIGHTS_FILE)
+        # Not by save_file, whose files only their owner can read.
+        (staging / WEIGHTS_FILE).write_bytes(safetensors.torch.save(dict(weights)))
         for name, source in (extra_files or {}).items():
             target = staging / PurePosixPath(name)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -370,6 +370,10 @@ def test_a_missing_further_file_leaves_nothing_behind(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_whoever_can_read_the_manifest_can_read_the_weights(folder):
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+
+
 def test_a_moved_folder_still_loads(folder):
     shutil.move(folder, folder.parent / "elsewhere")
     load_model(folder.parent / "elsewhere")
