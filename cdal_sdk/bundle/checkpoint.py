@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cdal_sdk.atomic import atomic
-from cdal_sdk.bundle.manifest import Manifest
+from cdal_sdk.bundle.manifest import Manifest, seal
 from cdal_sdk.errors import ModelError, OutputError
 from cdal_sdk.network.torch_file import read_torch_file
 
@@ -27,14 +27,14 @@ def checkpoint_content(manifest: Manifest, weights: Mapping[str, Tensor], **furt
 
 
 def save_checkpoint(content: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint in one step: a kill or a full disk leaves an older one whole.
+    """Write a checkpoint in one step, its manifest sealed: a kill or a full disk leaves an older one whole.
 
     Raises:
         OutputError: if it cannot be written.
     """
     try:
         with atomic(path) as aside, aside.open("wb") as file:
-            torch.save(dict(content), file)
+            torch.save({**content, "manifest": seal(content["manifest"])}, file)
     except RuntimeError as error:  # PyTorch's own writer raises it on a full disk
         raise OutputError(
             f"the checkpoint cannot be written ({error})", where=path, remedy="free disk space"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +19,18 @@ from cdal_sdk.network import GeneratorConfig
 from cdal_sdk.slicing import Plan
 from cdal_sdk.study import Label
 
-__all__ = ["SCHEMA_VERSION", "Manifest", "Provenance", "manifest_from_data", "manifest_from_json", "manifest_to_json"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Manifest",
+    "Provenance",
+    "manifest_from_data",
+    "manifest_from_json",
+    "manifest_to_json",
+    "seal",
+]
 
 SCHEMA_VERSION = 1
+_SEAL = "sha256"  # the entry, in files only, that guards all others
 
 
 @dataclass(frozen=True)
@@ -128,15 +139,25 @@ class Manifest:
 
 
 def manifest_to_json(manifest: Manifest) -> str:
-    """Readable JSON, keys in the order of the dataclass."""
-    return json.dumps(msgspec.to_builtins(manifest), indent=2, ensure_ascii=False) + "\n"
+    """Readable JSON, sealed; keys in the order of the dataclass."""
+    return json.dumps(seal(msgspec.to_builtins(manifest)), indent=2, ensure_ascii=False) + "\n"
+
+
+def seal(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest's entries with a last one: the SHA-256 of all others, whatever their order, layout and older seal.
+
+    It guards against edits and damage, which nothing else would tell: other betas give a plausible, wrong mask.
+    """
+    entries = {name: value for name, value in data.items() if name != _SEAL}
+    return entries | {_SEAL: hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()}
 
 
 def manifest_from_json(text: str | bytes, where: str | Path) -> Manifest:
     """Parse and check a manifest.
 
     Raises:
-        ModelError: if it is no JSON, of another schema version, or has missing, unknown or unusable entries.
+        ModelError: if it is no JSON, of another schema version, differs from its seal (older ones have none), or has
+            missing, unknown or unusable entries.
     """
     try:
         return manifest_from_data(json.loads(text), where)
@@ -153,6 +174,14 @@ def manifest_from_data(data: Any, where: str | Path) -> Manifest:
             where=where,
             remedy="upgrade cdal-sdk, or export the model again with this version",
         )
+    if _SEAL in data:
+        if seal(data) != data:
+            raise ModelError(
+                "the manifest was changed by hand, or is damaged: it differs from its own SHA-256",
+                where=where,
+                remedy="restore it, or export the model again",
+            )
+        data = {name: value for name, value in data.items() if name != _SEAL}
     try:
         return convert_strictly(data, Manifest)
     except (msgspec.ValidationError, ModelError) as error:

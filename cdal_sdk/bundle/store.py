@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import glob
 import hashlib
 import logging
+import os
+import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -19,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cdal_sdk.atomic import atomic
+from cdal_sdk.atomic import atomic, unfinished
 from cdal_sdk.bundle.checkpoint import load_checkpoint
 from cdal_sdk.bundle.manifest import Manifest, manifest_from_data, manifest_from_json, manifest_to_json
 from cdal_sdk.bundle.split import SPLIT_FILE, SplitRecord, split_from_data, split_from_json
@@ -46,6 +51,8 @@ __all__ = [
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 _TRIES, _PAUSE_SECONDS = 20, 0.002  # of exports that replace one folder at the same moment
+_ABANDONED_SECONDS = 24 * 3600.0  # no folder is written as long: whoever began it was killed
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 GATE_FILE = "gate.safetensors"
 """Network inputs that travel with a model, on which engines are held against the reference; optional."""
 
@@ -73,10 +80,14 @@ class Model:
     weights_sha256: str
 
     def gate_images(self) -> list[NDArray[np.float32]]:
-        """Images that travel with the model, arrays [n, channel, h, w]; empty where none do."""
+        """Images that travel with the model, arrays [n, channel, h, w]; empty where none do.
+
+        Raises:
+            ModelError: if they are no longer those of the manifest.
+        """
         if GATE_FILE not in self.files:
             return []
-        stored = safetensors.torch.load_file(self.files[GATE_FILE])
+        stored = _tensors(self.files[GATE_FILE], self.manifest.files[GATE_FILE])
         return [stored[name].float().numpy() for name in sorted(stored)]
 
 
@@ -128,13 +139,14 @@ def load_model(reference: str | Path) -> Model:
     """
     path = _locate(reference)
     if path.is_dir():
-        manifest = _folder_manifest(path)
-        files = _check_files(path, manifest)
-        try:
-            weights = safetensors.torch.load_file(path / WEIGHTS_FILE)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise ModelError(f"the weights cannot be read ({error})", where=path, remedy="restore the folder") from None
-        return _assemble(manifest, weights, path, files)
+        for remaining in reversed(range(_TRIES)):
+            manifest = _folder_manifest(path)
+            try:
+                files = _check_files(path, manifest)
+                return _assemble(manifest, _tensors(files[WEIGHTS_FILE], manifest.files[WEIGHTS_FILE]), path, files)
+            except ModelError:  # an export may have replaced the folder meanwhile
+                if not remaining or _folder_manifest(path) == manifest:
+                    raise
     checkpoint = load_checkpoint(path)
     if (method := checkpoint.get("method", "cdal")) != "cdal":
         raise ModelError(
@@ -153,7 +165,7 @@ def write_model_folder(
     """Write a model folder in one step: it appears whole, or not at all.
 
     Args:
-        folder: replaced if it is a model folder already.
+        folder: replaced if it is a model folder already and holds nothing else.
         manifest: its `files` are filled in here.
         weights: state dict of the generator, from `stored_weights`.
         extra_files: further files by their name in the folder (a relative path with slashes).
@@ -162,12 +174,13 @@ def write_model_folder(
         The manifest as written.
 
     Raises:
-        OutputError: if the folder exists and is no model folder, or cannot be written.
+        OutputError: if the folder exists and is no model folder or holds further files, or cannot be written.
     """
     check_folder(folder)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-new-", dir=folder.parent))
     try:
-        safetensors.torch.save_file(dict(weights), staging / WEIGHTS_FILE)
+        # Not by save_file, whose files only their owner can read.
+        (staging / WEIGHTS_FILE).write_bytes(safetensors.torch.save(dict(weights)))
         for name, source in (extra_files or {}).items():
             target = staging / PurePosixPath(name)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +189,11 @@ def write_model_folder(
         manifest = manifest.with_files({name: sha256(staging / name) for name in names})
         (staging / MANIFEST_FILE).write_text(manifest_to_json(manifest), encoding="utf-8")
         staging.chmod(0o755)
+        for path in (*staging.rglob("*"), staging):  # the data are on the disk before the name is
+            _sync(path)
         _swap(staging, folder)
+        _sync(folder.parent)
+        _clear(folder)
     except (OSError, safetensors.SafetensorError) as error:
         raise _unwritable(folder, error) from error
     finally:
@@ -188,10 +205,16 @@ def check_folder(folder: Path) -> None:
     """Find out whether a model folder can be written, before work is spent on it.
 
     Raises:
-        OutputError: if it exists and is no model folder, or its place cannot be written.
+        OutputError: if it exists and is no model folder or holds further files, or its place cannot be written.
     """
-    if _is_foreign(folder):
-        raise OutputError("this exists and is no model folder", where=folder, remedy="choose another --out")
+    for remaining in reversed(range(_TRIES)):  # another export may be exchanging it
+        try:
+            _check_replaceable(folder)
+            break
+        except OutputError:
+            if not remaining:
+                raise
+        time.sleep(_PAUSE_SECONDS)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)).rmdir()
@@ -199,13 +222,26 @@ def check_folder(folder: Path) -> None:
         raise _unwritable(folder, error) from error
 
 
-def _is_foreign(folder: Path) -> bool:
-    """Whether something that is no model folder is there, and stays: not while another export exchanges one."""
-    for _ in range(_TRIES):
-        if not folder.exists() or (folder / MANIFEST_FILE).is_file():
-            return False
-        time.sleep(_PAUSE_SECONDS)
-    return True
+def _check_replaceable(folder: Path) -> None:
+    """Refuse what holds anything but a model's own files, since all of it would be lost."""
+    try:
+        if not folder.exists() or not any(folder.iterdir()):
+            return
+        own = {MANIFEST_FILE, *_folder_manifest(folder).files, *(path.name for path in unfinished(folder))}
+        files = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+        other = next((name for path in files if (name := path.relative_to(folder).as_posix()) not in own), None)
+    except (OSError, ModelError) as error:
+        raise OutputError(
+            f"this exists and is no model folder ({error.what if isinstance(error, ModelError) else error.strerror})",
+            where=folder,
+            remedy="choose another --out",
+        ) from error
+    if other is not None:
+        raise OutputError(
+            f"this model folder also holds '{other}', which would be lost",
+            where=folder,
+            remedy="move it away, or choose another --out",
+        )
 
 
 def _unwritable(folder: Path, error: Exception) -> OutputError:
@@ -226,8 +262,38 @@ def replace_manifest(folder: Path, manifest: Manifest) -> None:
         aside.write_text(manifest_to_json(manifest), encoding="utf-8")
 
 
+def _sync(path: Path) -> None:
+    """Have a file on the disk, or a folder where it can be opened."""
+    if path.is_dir() and os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes only what is open for writing
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _clear(folder: Path) -> None:
+    """Delete what processes left beside a model folder that were killed while they wrote it."""
+    ours = re.compile(rf"\.{re.escape(folder.name)}-(new|old)-[a-z0-9_]{{8}}")
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}-*"):
+        with suppress(OSError):
+            if ours.fullmatch(left.name) and time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Let two folders change places in one step, where the system can: nobody meets a moment without one of them."""
+    if sys.platform != "linux" or b.is_symlink():
+        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    return rename is not None and not rename(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE)
+
+
 def _swap(staging: Path, folder: Path) -> None:
     """Put a finished folder in place of an older one. Of several exports to it at once, the last one stays."""
+    if _exchange(staging, folder):
+        return
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
     try:
         for number in range(_TRIES):
@@ -298,6 +364,19 @@ def _check_files(folder: Path, manifest: Manifest) -> dict[str, Path]:
             raise ModelError(problem, where=folder, remedy="restore the model folder")
         _log.warning("%s: %s; the engine is not used", folder, problem)
     return files
+
+
+def _tensors(path: Path, expected: str) -> dict[str, Tensor]:
+    """A file's tensors, read once: what is hashed is what is used, whatever happens to the file meanwhile."""
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != expected:
+            what = f"the file '{path.name}' differs from its hash in the manifest"
+            raise ModelError(what, where=path.parent, remedy="restore the model folder")
+        return safetensors.torch.load(content)
+    except (OSError, safetensors.SafetensorError) as error:
+        what = f"the file '{path.name}' cannot be read ({error})"
+        raise ModelError(what, where=path.parent, remedy="restore the folder") from None
 
 
 def _assemble(manifest: Manifest, weights: Mapping[str, Tensor], where: Path, files: Mapping[str, Path]) -> Model:

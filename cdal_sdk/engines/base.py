@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -26,6 +27,7 @@ __all__ = [
     "Precision",
     "ProbingEngine",
     "Target",
+    "Turns",
     "VoteMaps",
     "build_engine",
     "cpu_threads",
@@ -59,6 +61,9 @@ def in_parts(run: Callable[[NDArray[np.float32]], VoteMaps], images: NDArray[np.
 class Engine(Protocol):
     """Runs the whole inference. Two engines with the same model and sampling agree up to rounding.
 
+    An engine may be called from several threads: those with buffers of their own let one in at a time (`Turns`), while
+    PyTorch and ONNX Runtime keep nothing between calls.
+
     Attributes:
         name: as users type it.
         device: "cpu" or "cuda".
@@ -70,6 +75,25 @@ class Engine(Protocol):
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """Images [n, channel, h, w] to vote maps; h and w must be multiples of the network's divisor."""
         ...
+
+
+class Turns:
+    """A lock around what an engine keeps between giving an input and taking the result.
+
+    Else a thread would read what another one's image gave. A deep copy of the engine has a lock of its own.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type[Turns], tuple[()]]:
+        return Turns, ()
 
 
 class BuiltEngine(Engine, Protocol):
@@ -231,10 +255,17 @@ def named_outputs(outputs: tuple[torch.Tensor, ...]) -> dict[str, NDArray[np.flo
     return {name: values.cpu().numpy() for name, values in zip(names, outputs, strict=True)}
 
 
-def exact_float32() -> AbstractContextManager[None]:
+@contextmanager
+def exact_float32(device: str) -> Iterator[None]:
     """Convolutions in full float32 on CUDA too, where PyTorch would take TF32; no matter to a CPU."""
-    context: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    return context
+    if device == "cpu":
+        yield
+        return
+    with _CUDNN_FLAGS, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
+_CUDNN_FLAGS = Turns()  # they are the process's: a thread that leaves would give TF32 back to one that still runs
 
 
 def cpu_threads() -> int:

@@ -38,6 +38,8 @@ __all__ = [
 GateCheck = Callable[[BuiltEngine], str]
 """Holds an engine against the reference: returns its figures, or raises GateError."""
 
+_METHOD = {"betas", "network", "label_shape", "posterior_noise"}  # of a fingerprint: what a manifest alone decides
+
 _log = logging.getLogger(__name__)
 
 
@@ -267,15 +269,26 @@ def _stored(kind: EngineKind, builder: Builder, request: EngineRequest, target: 
         _log.warning("the description of the stored engine %s cannot be read", kind.name)
         return None
     if differing:
-        _log.info("the stored engine %s was built for another %s", kind.name, ", ".join(differing))
+        # Weights and method come from one export: one without the other is what a manifest edited by hand looks like.
+        tampered = "weights" not in differing and not _METHOD.isdisjoint(differing)
+        _log.log(
+            logging.WARNING if tampered else logging.INFO,
+            "the stored engine %s was built for another %s",
+            kind.name,
+            ", ".join(differing) + (": was the model's manifest changed?" if tampered else ""),
+        )
         return None
     try:
+        digest = sha256(path)
+        if digest != found.get("sha256", digest):  # both were checked with the model, and an export came since
+            _log.warning("the stored engine %s is not the one that its description tells of", kind.name)
+            return None
         engine = builder.load(path, target)
-    except EngineError as error:
+    except (OSError, EngineError) as error:
         _log.warning("the stored engine %s is not used: %s", kind.name, error)
         return None
     if not found.get("gate") or found.get("gpu", "") != gpu_name(target.device):
-        _first_use(kind, engine, request, request.key(wanted | {"sha256": sha256(path)}))
+        _first_use(kind, engine, request, request.key(wanted | {"sha256": digest}))
     return engine
 
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from cdal_sdk.engines import torchscript
-from cdal_sdk.engines.base import Precision, Target, VoteMaps, in_parts
+from cdal_sdk.engines.base import Precision, Target, Turns, VoteMaps, in_parts
 from cdal_sdk.engines.torchscript import TorchScriptEngine
 from cdal_sdk.network import Generator
 
@@ -68,18 +68,20 @@ class CudaGraphEngine:
         self._module = module
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float16
         self._recordings: OrderedDict[tuple[int, ...], _Recording] = OrderedDict()
+        self._turns = Turns()
 
     @torch.inference_mode()
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
         most = 1 << (len(images).bit_length() - 1)
         shape = (most, *images.shape[1:])
-        if shape not in self._recordings:
-            self._recordings[shape] = _Recording(self._module, shape, self._dtype)
-            if len(self._recordings) > _SHAPES_KEPT:
-                self._recordings.popitem(last=False)
-        self._recordings.move_to_end(shape)
-        return in_parts(self._recordings[shape], images, most)
+        with self._turns:
+            if shape not in self._recordings:
+                self._recordings[shape] = _Recording(self._module, shape, self._dtype)
+                if len(self._recordings) > _SHAPES_KEPT:
+                    self._recordings.popitem(last=False)
+            self._recordings.move_to_end(shape)
+            return in_parts(self._recordings[shape], images, most)
 
 
 class _CudaGraphBuilder:

@@ -36,6 +36,6 @@ class TorchEngine:
     def _run(self, images: NDArray[np.float32], noise: SamplerNoise | None) -> dict[str, NDArray[np.float32]]:
         given = () if noise is None else (noise.x_T, noise.z, noise.posterior)
         inputs = [None if values is None else values.to(self.device) for values in given]
-        with exact_float32():
+        with exact_float32(self.device):
             outputs = self._sampler(torch.from_numpy(images).to(self.device), *inputs)
         return named_outputs(tuple(outputs))

@@ -115,11 +115,14 @@ class _SamplerGraph(LayerWriter):
         if self.options.free_noise:
             if step is not None:
                 name = out.node("Squeeze", self._entry(name, step), out.constant([0]))
-            return Map(self.for_each_image(name, 4, shape), channels)
-        if size is not None:
-            return Map(self.for_each_image(out.constant(canvas[:, :, : size[0], : size[1]]), 4, shape), channels)
-        seen = out.node("Slice", out.constant(canvas), out.constant([0, 0]), self.sides(), out.constant([2, 3]))
-        return Map(self.for_each_image(seen, 4, shape), channels)
+        elif size is not None:
+            name = out.constant(canvas[:, :, : size[0], : size[1]])
+        else:
+            name = out.node("Slice", out.constant(canvas), out.constant([0, 0]), self.sides(), out.constant([2, 3]))
+        if size is None:
+            # Noise of another size than the image would fold into the batch below; this changes nothing, or refuses it.
+            name = out.node("Reshape", name, self.shape(self.votes, channels))
+        return Map(self.for_each_image(name, 4, shape), channels)
 
     def _posterior(self, x0: Map, x_t: Map, step: int) -> Map:
         """See `Schedule.posterior`."""

@@ -45,7 +45,8 @@ class OnnxEngine:
         options.intra_op_num_threads = cpu_threads()
         try:
             source = model if isinstance(model, bytes) else str(model)
-            self._session = onnxruntime.InferenceSession(source, options, providers=[_PROVIDERS[device]])
+            provider = (_PROVIDERS[device], {"use_tf32": "0"} if device == "cuda" else {})  # float32 is float32
+            self._session = onnxruntime.InferenceSession(source, options, providers=[provider])
         except Exception as error:
             where = None if isinstance(model, bytes) else model
             raise EngineError(

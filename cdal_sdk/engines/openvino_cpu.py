@@ -19,7 +19,7 @@ import openvino
 from numpy.typing import NDArray
 
 from cdal_sdk.diffusion import SamplerNoise
-from cdal_sdk.engines.base import Precision, Target, VoteMaps, cpu_threads, fold_for, noise_inputs
+from cdal_sdk.engines.base import Precision, Target, Turns, VoteMaps, cpu_threads, fold_for, noise_inputs
 from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
 from cdal_sdk.engines.onnx_maps import NormForm
 from cdal_sdk.errors import EngineError
@@ -44,8 +44,15 @@ def openvino_core() -> openvino.Core:
 
 
 def cpu_precisions() -> tuple[Precision, ...]:
-    """In what this CPU computes with floating point, fastest first."""
-    capabilities = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    """In what this CPU computes with floating point, fastest first.
+
+    Raises:
+        EngineError: if OpenVINO does not start.
+    """
+    try:
+        capabilities = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except RuntimeError as error:
+        raise EngineError(f"OpenVINO does not start here ({error})", remedy="use another engine") from error
     return ("bf16", "fp32") if "BF16" in capabilities else ("fp32",)
 
 
@@ -102,6 +109,7 @@ class OpenVinoEngine:
     ) -> None:
         self.name, self.precision, self._noise = name, precision, noise
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._turns = Turns()
         if isinstance(model, openvino.Model):
             self._model = model
             return
@@ -134,9 +142,10 @@ class OpenVinoEngine:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _infer(self, inputs: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-        request = self._request({name: values.shape for name, values in inputs.items()})
-        request.infer(inputs)
-        return {o.any_name: np.array(request.get_tensor(o).data, np.float32) for o in request.model_outputs}
+        with self._turns:
+            request = self._request({name: values.shape for name, values in inputs.items()})
+            request.infer(inputs)
+            return {o.any_name: np.array(request.get_tensor(o).data, np.float32) for o in request.model_outputs}
 
     def _request(self, shapes: dict[str, tuple[int, ...]]) -> Any:
         """A compiled model of one image shape."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from cdal_sdk.engines.base import Builder
-from cdal_sdk.errors import MissingExtraError, UsageError
+from cdal_sdk.errors import EngineError, MissingExtraError, UsageError
 
 __all__ = ["ENGINES", "EngineKind", "builder_of", "candidates", "check_engine_name", "engine_kind", "engine_names"]
 
@@ -113,8 +113,16 @@ def builder_of(kind: EngineKind) -> Builder:
 
     Raises:
         MissingExtraError: naming the extra, if a package that it needs is not installed.
+        EngineError: if one is installed and does not load.
     """
     for package in kind.packages:
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, kind.extra)
-    return cast("Builder", importlib.import_module(f"cdal_sdk.engines.{kind.module}").BUILDER)
+    try:
+        module = importlib.import_module(f"cdal_sdk.engines.{kind.module}")
+    except Exception as error:  # whatever a broken installation raises: another engine may do
+        again = f"install cdal-sdk[{kind.extra}] again, or " if kind.extra else ""
+        raise EngineError(
+            f"the library of '{kind.name}' does not load here ({error})", remedy=f"{again}use another engine"
+        ) from error
+    return cast("Builder", module.BUILDER)

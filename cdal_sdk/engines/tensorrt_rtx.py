@@ -15,7 +15,7 @@ import tensorrt_rtx_bindings as trt
 import torch
 from numpy.typing import NDArray
 
-from cdal_sdk.engines.base import BatchProfile, Precision, Target, VoteMaps, fold_for, in_parts
+from cdal_sdk.engines.base import BatchProfile, Precision, Target, Turns, VoteMaps, fold_for, in_parts
 from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
@@ -107,6 +107,7 @@ def build_plan(
     """
     network = _Network(graph)
     config = network.builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # it is on by default, and what the graph calls float32 would be less
     profile = network.builder.create_optimization_profile()
     channels = network.definition.get_input(0).shape[1]
     shapes = [(n, channels, *size) for n, size in zip(batch, (smallest, largest, largest), strict=True)]
@@ -138,6 +139,7 @@ class TensorRtEngine:
 
     def __init__(self, plan: bytes, precision: Precision, most: int, *, name: str) -> None:
         self.name, self.precision, self._most = name, precision, most
+        self._turns = Turns()
         _LOGGER.forget()
         self._runtime = trt.Runtime(_LOGGER)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
@@ -147,7 +149,8 @@ class TensorRtEngine:
 
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
-        return in_parts(self._run, images, self._most)
+        with self._turns:
+            return in_parts(self._run, images, self._most)
 
     def _run(self, images: NDArray[np.float32]) -> VoteMaps:
         _LOGGER.forget()

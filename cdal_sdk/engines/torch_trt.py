@@ -13,28 +13,14 @@ import numpy as np
 import torch
 import torch_tensorrt
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from cdal_sdk.diffusion import VoteStatistics
-from cdal_sdk.engines.base import Precision, Target, VoteMaps, fold_for, in_parts
-from cdal_sdk.engines.fused import FoldedSampler
+from cdal_sdk.engines.base import Precision, Target, Turns, VoteMaps, in_parts
+from cdal_sdk.engines.exported import export_sampler, smallest_image
+from cdal_sdk.engines.torchscript import write_script
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 
 __all__ = ["BUILDER", "TorchTensorRtEngine"]
-
-
-class _Autocast(nn.Module):
-    """The sampler with half-precision convolutions and products as part of its graph, so that the graph is typed."""
-
-    def __init__(self, sampler: FoldedSampler, dtype: torch.dtype | None) -> None:
-        super().__init__()
-        self.sampler, self.dtype = sampler, dtype
-
-    def forward(self, image: Tensor) -> VoteStatistics:
-        with torch.autocast("cuda", dtype=self.dtype or torch.float16, enabled=self.dtype is not None):
-            mean, spread = self.sampler(image)
-        return VoteStatistics(mean.float(), spread.float())
 
 
 class TorchTensorRtEngine:
@@ -50,12 +36,13 @@ class TorchTensorRtEngine:
 
     def __init__(self, module: torch.jit.ScriptModule, target: Target) -> None:
         self.precision: Precision = target.precision
-        self._module, self._most = module, target.batch.most
+        self._module, self._most, self._turns = module, target.batch.most, Turns()
 
     @torch.inference_mode()
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
-        return in_parts(self._run, images, self._most)
+        with self._turns:
+            return in_parts(self._run, images, self._most)
 
     def _run(self, images: NDArray[np.float32]) -> VoteMaps:
         mean, spread = self._module(torch.from_numpy(images).cuda())
@@ -81,31 +68,31 @@ class _TorchTensorRtBuilder:
         }
 
     def build(self, generator: Generator, target: Target, path: Path) -> None:
-        config, batch = generator.config, target.batch
-        half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(target.precision)
-        # TensorRT wants all sizes between a smallest and a largest one; the network's divisor is ours to keep.
-        largest = target.canvas
-        smallest = largest if target.fixed_size else (min(2 * config.divisor, largest[0]),) * 2
-        example = torch.zeros(batch.best, config.image_channels, *largest, device="cuda")
-        dimensions = {0: torch.export.Dim("batch", min=batch.least, max=batch.most)}
-        if not target.fixed_size:
-            for axis, name in ((2, "rows"), (3, "columns")):
-                steps = torch.export.Dim(name, min=2, max=largest[axis - 2] // config.divisor)
-                dimensions[axis] = config.divisor * steps
-        shapes = torch_tensorrt.Input(
-            min_shape=(batch.least, config.image_channels, *smallest),
-            opt_shape=(batch.best, config.image_channels, *largest),
-            max_shape=(batch.most, config.image_channels, *largest),
-            dtype=torch.float32,
-        )
+        channels, batch = generator.config.image_channels, target.batch
         try:
+            program = export_sampler(generator, target, "cuda")
+            # TensorRT wants all sizes between a smallest and a largest one; the network's divisor is ours to keep.
+            shapes = torch_tensorrt.Input(
+                min_shape=(batch.least, channels, *smallest_image(generator, target)),
+                opt_shape=(batch.best, channels, *target.canvas),
+                max_shape=(batch.most, channels, *target.canvas),
+                dtype=torch.float32,
+            )
             with torch.no_grad():
-                module = _Autocast(fold_for(generator, target), half).cuda().eval()
-                program = torch.export.export(module, (example,), dynamic_shapes={"image": dimensions}, strict=False)
                 compiled = torch_tensorrt.dynamo.compile(
-                    program, inputs=[shapes], use_explicit_typing=True, truncate_double=True, min_block_size=1
+                    program,
+                    inputs=[shapes],
+                    use_explicit_typing=True,
+                    disable_tf32=True,
+                    truncate_double=True,
+                    require_full_compilation=True,  # else what TensorRT lacks would run in PyTorch, and nobody be told
+                    min_block_size=1,
                 )
-                torch_tensorrt.save(compiled, str(path), output_format="torchscript", inputs=[example])
+                example = torch.zeros(batch.best, channels, *target.canvas, device="cuda")
+                traced: torch.jit.ScriptModule = torch.jit.trace(compiled, [example])  # type: ignore[no-untyped-call]
+                write_script(traced, path)
+        except (EngineError, OSError):
+            raise
         except Exception as error:
             raise EngineError(f"torch-tensorrt cannot build this ({error})", remedy="use another engine") from error
 

@@ -5,6 +5,7 @@ The file also loads in C++ with libtorch; see docs/export.md.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from cdal_sdk.engines.base import Precision, Target, VoteMaps, exact_float32, fo
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 
-__all__ = ["BUILDER", "TorchScriptEngine", "trace"]
+__all__ = ["BUILDER", "TorchScriptEngine", "trace", "write_script"]
 
 
 def trace(generator: Generator, target: Target) -> torch.jit.ScriptModule:
@@ -35,6 +36,13 @@ def trace(generator: Generator, target: Target) -> torch.jit.ScriptModule:
         traced: torch.jit.ScriptModule = torch.jit.trace(sampler, inputs, check_trace=False)  # type: ignore[no-untyped-call]
         frozen: torch.jit.ScriptModule = torch.jit.freeze(traced)
     return frozen
+
+
+def write_script(module: torch.jit.ScriptModule, path: Path) -> None:
+    """Write a module by way of memory: given a path, PyTorch's writer ends the process where the disk is full."""
+    content = io.BytesIO()
+    torch.jit.save(module, content)
+    path.write_bytes(content.getbuffer())
 
 
 class TorchScriptEngine:
@@ -64,7 +72,7 @@ class TorchScriptEngine:
     @torch.inference_mode()
     def _run(self, images: NDArray[np.float32], noise: SamplerNoise | None) -> dict[str, NDArray[np.float32]]:
         inputs = [values.to(self.device) for values in (torch.from_numpy(images), *_tensors(noise))]
-        with exact_float32():
+        with exact_float32(self.device):
             return named_outputs(tuple(self.module(*inputs)))
 
 
@@ -91,7 +99,7 @@ class _TorchScriptBuilder:
     def build(self, generator: Generator, target: Target, path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            torch.jit.save(trace(generator, target), str(path))
+            write_script(trace(generator, target), path)
 
     def load(self, path: Path, target: Target) -> TorchScriptEngine:
         try:

@@ -30,8 +30,8 @@ def export(
         typer.Option("--out", "-o", parser=parse_path, help="Model folder to write; best.pt gives best.cdal."),
     ] = None,
     precision: Annotated[
-        Literal["fp32", "fp16", "bf16"], typer.Option(hidden=True, help="The same as the three flags.")
-    ] = "fp32",
+        Literal["fp32", "fp16", "bf16"] | None, typer.Option(hidden=True, help="The same as the three flags.")
+    ] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Half precision: engines and stored weights.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Engines in bfloat16.")] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="Everything in single precision (default).")] = False,
@@ -79,14 +79,15 @@ def export(
     if triton is not None:
         check_engines(names, free_noise=free_noise)
         check_place(triton / "config.pbtxt")
-    chosen = [name for name, given in (("fp16", fp16), ("bf16", bf16), ("fp32", fp32)) if given]
+    flags = {"fp16": fp16, "bf16": bf16, "fp32": fp32}
+    chosen = [name for name, given in flags.items() if given or name == precision]
     if len(chosen) > 1:
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other", remedy="give one of them")
     console = Console(soft_wrap=True, highlight=False, stderr=as_json)
     say = partial(console.print, markup=False)
     options = ExportOptions(
         engines=names,
-        precision=chosen[0] if chosen else precision,  # type: ignore[arg-type]
+        precision=chosen[0] if chosen else "fp32",  # type: ignore[arg-type]
         votes=votes,
         seed=seed,
         data=data,
@@ -95,7 +96,7 @@ def export(
         free_noise=free_noise,
         int8=int8,
     )
-    if int8 and fp32:
+    if int8 and "fp32" in chosen:
         raise UsageError("--int8 and --fp32 exclude each other", remedy="leave one of them out")
     target = out or Path(f"{Path(checkpoint).stem}.cdal")
     with console.status("exporting") if console.is_terminal else nullcontext():

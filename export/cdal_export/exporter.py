@@ -13,7 +13,7 @@ import safetensors.numpy
 from cdal_export.images import choose_images
 from cdal_export.judge import Judge
 from cdal_export.options import ExportOptions
-from cdal_export.workshop import ExportedEngine, Say, Workshop
+from cdal_export.workshop import ExportedEngine, Say, Workshop, check_engines
 from cdal_sdk.bundle import (
     GATE_FILE,
     SPLIT_FILE,
@@ -78,6 +78,7 @@ def export_model(
             are no images to keep.
         OutputError: if the folder cannot be written; before anything is built, where that can be told.
         ModelError: if the checkpoint is unusable or its weights overflow half precision.
+        MissingExtraError: if an engine's packages are not installed.
         EngineError: if an engine cannot be built.
         GateError: if an engine disagrees with the reference; nothing is written.
     """
@@ -86,6 +87,7 @@ def export_model(
     ignored = {"bf16": options.precision == "bf16", "islands": options.islands, "free-noise": options.free_noise}
     if options.int8 and (other := next((name for name, given in ignored.items() if given), None)):
         raise UsageError(f"--int8 and --{other} exclude each other", remedy="leave one of them out")
+    check_engines(options)
     model = load_model(checkpoint)
     sampling = model.manifest.sampling(options.votes, options.seed)
     manifest = replace(model.manifest, votes=sampling.votes, seed=sampling.seed)

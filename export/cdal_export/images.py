@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdal_sdk.bundle import Manifest
-from cdal_sdk.errors import UsageError
+from cdal_sdk.errors import DomainError, UsageError
 from cdal_sdk.gate_images import gate_images, synthetic_images
 from cdal_sdk.readers import CaseFiles, discover, read_study
 from cdal_sdk.slicing import Plan, check_domain, match_channels
@@ -93,5 +93,8 @@ def _images(cases: Sequence[CaseFiles], plan: Plan, pixels: int) -> Images:
 
 def _of_case(files: CaseFiles, plan: Plan, pixels: int) -> NDArray[np.float32]:
     study = match_channels(read_study(files), plan)
-    check_domain(study, plan)
+    try:
+        check_domain(study, plan)
+    except DomainError as error:  # whose remedies are a segmentation's: a gate has no use for what is forced
+        raise DomainError(error.what, where=error.where, remedy="leave it out of --data") from error
     return gate_images(study, plan, pixels)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdal_export.exporter import Exported
+from cdal_sdk.atomic import atomic
 from cdal_sdk.bundle import Manifest
 from cdal_sdk.engines import BatchProfile
-from cdal_sdk.errors import OutputError, UsageError
+from cdal_sdk.errors import UsageError
 
 __all__ = ["check_engines", "model_config", "write_repository"]
 
@@ -109,13 +110,9 @@ def write_repository(exported: Exported, folder: Path) -> list[Path]:
         backend = _BACKENDS[engine.name]
         name = f"{_model_name(exported.manifest.name)}-{engine.name}"
         model, config = folder / name / "1" / backend.file, folder / name / "config.pbtxt"
-        try:
-            model.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(exported.folder / engine.file, model)
-            config.write_text(model_config(exported.manifest, engine.name, name, batch), encoding="utf-8")
-        except OSError as error:
-            raise OutputError(
-                f"the repository cannot be written ({error.strerror})", where=folder, remedy="choose another --triton"
-            ) from error
+        with atomic(model) as aside:  # a server that polls the repository meets no half of a file
+            shutil.copyfile(exported.folder / engine.file, aside)
+        with atomic(config) as aside:
+            aside.write_text(model_config(exported.manifest, engine.name, name, batch), encoding="utf-8")
         written += [config, model]
     return written

@@ -12,6 +12,7 @@ from typing import cast
 from cdal_export.emulation import EmulatedEngine, find_islands
 from cdal_export.judge import Judge
 from cdal_export.options import ExportOptions
+from cdal_sdk.digest import sha256
 from cdal_sdk.engines import (
     Builder,
     BuiltEngine,
@@ -35,7 +36,7 @@ from cdal_sdk.errors import EngineError, GateError, MissingExtraError, OutputErr
 from cdal_sdk.gate import Agreement, StepAgreement
 from cdal_sdk.network import Generator
 
-__all__ = ["ExportedEngine", "Say", "Workshop"]
+__all__ = ["ExportedEngine", "Say", "Workshop", "check_engines"]
 
 _INT8 = "-int8"  # ends the names of engines that only --int8 makes
 
@@ -63,6 +64,51 @@ class ExportedEngine:
     steps: tuple[StepAgreement, ...] = ()
     islands: tuple[str, ...] = ()
     rehearsal: Agreement | None = None
+
+
+def check_engines(options: ExportOptions) -> None:
+    """Find out what engines that were asked for can be had here, before work is spent on them.
+
+    Raises:
+        UsageError: if an engine does not exist or has no INT8.
+        MissingExtraError: if one's packages are not installed.
+        EngineError: if one cannot be built here, or not as the options want it.
+    """
+    for name in _names(options):
+        if name != "auto":
+            _builder(engine_kind(name), options)
+
+
+def _names(options: ExportOptions) -> tuple[str, ...]:
+    """Each engine once, with --int8 the quantised ones."""
+    return tuple(dict.fromkeys(map(_quantised, options.engines) if options.int8 else options.engines))
+
+
+def _quantised(name: str) -> str:
+    name = "openvino" if name == "auto" else name.removesuffix(_INT8)
+    if f"{name}{_INT8}" not in engine_names():
+        having = " or ".join(f"--engine {known.removesuffix(_INT8)}" for known in engine_names() if _INT8 in known)
+        raise UsageError(f"the engine '{name}' has no INT8", remedy=f"use --int8 with {having}")
+    return f"{name}{_INT8}"
+
+
+def _builder(kind: EngineKind, options: ExportOptions) -> tuple[Builder, str]:
+    """An engine's builder, and the device that it is built for; refuses what cannot be built."""
+    if kind.name == "torch":
+        raise UsageError("the engine 'torch' is the model itself", remedy="choose another engine to export")
+    builder, here = builder_of(kind), pick_device("auto")
+    device = here if here in kind.devices else kind.devices[0]
+    if builder.needs_device and not builder.precisions(device):
+        raise EngineError(
+            f"the engine '{kind.name}' can only be built on a {device} device",
+            remedy="use --engine auto, or export there",
+        )
+    if options.free_noise and not builder.takes_free_noise:
+        raise EngineError(
+            f"the engine '{kind.name}' takes its noise as constants only",
+            remedy="leave --free-noise out, or choose --engine onnx",
+        )
+    return builder, device
 
 
 @dataclass(frozen=True)
@@ -94,23 +140,15 @@ class Workshop:
             OutputError: if the disk is full.
             GateError: if one disagrees with the reference.
         """
-        names = dict.fromkeys(map(self._quantised, self.options.engines) if self.options.int8 else self.options.engines)
+        names = _names(self.options)
         made = [self._automatic() if name == "auto" else self._named(engine_kind(name)) for name in names]
         return list({engine.file: (engine, files) for engine, files in made}.values())  # auto may be one of the others
-
-    @staticmethod
-    def _quantised(name: str) -> str:
-        name = "openvino" if name == "auto" else name.removesuffix(_INT8)
-        if f"{name}{_INT8}" not in engine_names():
-            having = " or ".join(f"--engine {known.removesuffix(_INT8)}" for known in engine_names() if _INT8 in known)
-            raise UsageError(f"the engine '{name}' has no INT8", remedy=f"use --int8 with {having}")
-        return f"{name}{_INT8}"
 
     def _automatic(self) -> tuple[ExportedEngine, dict[str, Path]]:
         """The first engine, in the order of speed, that can be built and passes here, in float32 at the last."""
         for kind in candidates(pick_device("auto")):
             try:
-                builder, device = self._builder(kind)
+                builder, device = _builder(kind, self.options)
                 available = builder.precisions(device)
                 usable = usable_precisions(kind, builder, device, self.options.precision)
             except (EngineError, MissingExtraError) as error:
@@ -128,25 +166,10 @@ class Workshop:
 
     def _named(self, kind: EngineKind) -> tuple[ExportedEngine, dict[str, Path]]:
         """An engine that somebody asked for."""
-        builder, device = self._builder(kind)
+        builder, device = _builder(kind, self.options)
         precision: Precision = "int8" if kind.name.endswith(_INT8) else self.options.precision
         precision = fitting_precisions(kind, builder.precisions(device) or builder.offers, precision)[0]
         return self._make(kind, builder, device, precision)
-
-    def _builder(self, kind: EngineKind) -> tuple[Builder, str]:
-        """An engine's builder, and the device that it is built for; refuses what cannot be built."""
-        if kind.name == "torch":
-            raise UsageError("the engine 'torch' is the model itself", remedy="choose another engine to export")
-        builder, here = builder_of(kind), pick_device("auto")
-        device = here if here in kind.devices else kind.devices[0]
-        if builder.needs_device and not builder.precisions(device):
-            raise EngineError(f"the engine '{kind.name}' can only be built on a {device} device")
-        if self.options.free_noise and not builder.takes_free_noise:
-            raise EngineError(
-                f"the engine '{kind.name}' takes its noise as constants only",
-                remedy="leave --free-noise out, or choose --engine onnx",
-            )
-        return builder, device
 
     def _make(
         self, kind: EngineKind, builder: Builder, device: str, precision: Precision
@@ -227,6 +250,7 @@ class Workshop:
         description = path.with_name(f"{kind.name}.json")
         content = {
             "fingerprint": fingerprint(kind.name, target, self.generator.config, builder.environment(target.device)),
+            "sha256": sha256(path),
             "gpu": gpu_name(target.device),
             "gate": None if engine.agreement is None else str(engine.agreement),
             "steps": [str(step) for step in engine.steps],

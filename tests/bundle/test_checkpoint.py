@@ -27,12 +27,16 @@ def content(**changes: Any) -> dict[str, Any]:
 
 
 def refusal(path: Path) -> str:
-    with pytest.raises(ModelError) as caught:
-        load_model(path)
-    message = str(caught.value)
-    assert str(path) in message
+    message = refusal_of(path)
     assert "cdal import-published" in message
     return message
+
+
+def refusal_of(path: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_model(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
 
 
 def test_it_loads_as_it_was_saved(path):
@@ -41,6 +45,22 @@ def test_it_loads_as_it_was_saved(path):
     assert manifest_from_data(loaded["manifest"], path) == MANIFEST
     for name, value in weights().items():
         assert torch.equal(loaded["generator"][name], value)
+
+
+def test_its_manifest_is_sealed_as_it_is_when_saved(path):
+    """Training adds its figures to the manifest of a checkpoint that it has loaded."""
+    loaded = load_checkpoint(path)
+    loaded["manifest"]["seed"] = 12
+    save_checkpoint(loaded, path)
+    assert load_model(path).manifest.seed == 12
+    loaded["manifest"]["seed"] = 13
+    torch.save(loaded, path)
+    assert "differs from its own SHA-256" in refusal_of(path)
+
+
+def test_one_from_before_manifests_were_sealed_loads(path):
+    torch.save(content(), path)
+    assert load_model(path).manifest == MANIFEST
 
 
 def test_pytorch_itself_loads_it_without_trusting_it(path):

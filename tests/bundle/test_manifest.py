@@ -5,12 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+import cdal_sdk
 from bundle.conftest import MANIFEST
-from cdal_sdk.bundle import Manifest, manifest_from_json, manifest_to_json
+from cdal_sdk.bundle import (
+    Manifest,
+    bundled_models,
+    manifest_from_data,
+    manifest_from_json,
+    manifest_to_json,
+    read_manifest,
+)
+from cdal_sdk.bundle.manifest import seal
 from cdal_sdk.errors import ModelError
 
 
@@ -18,7 +29,7 @@ def refusal(change: Callable[[dict[str, Any]], Any]) -> str:
     data = json.loads(manifest_to_json(MANIFEST))
     change(data)
     with pytest.raises(ModelError) as caught:
-        manifest_from_json(json.dumps(data), "here/manifest.json")
+        manifest_from_json(json.dumps(seal(data)), "here/manifest.json")
     assert str(caught.value).startswith("here/manifest.json: ")
     return str(caught.value)
 
@@ -28,6 +39,39 @@ def test_round_trip():
     assert manifest_from_json(text, "here") == MANIFEST
     assert manifest_from_json(text.encode(), "here") == MANIFEST
     assert manifest_to_json(manifest_from_json(text, "here")) == text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.update(polarity=-1),
+        lambda data: data["betas"].reverse(),
+        lambda data: data["plan"].update(spacing_mm=[1.0, 1.0, 1.1]),
+        lambda data: data["labels"][0].update(value=3),
+        lambda data: data.update(sha256="0" * 64),
+        lambda data: data.update(sha256=None),
+    ],
+)
+def test_a_manifest_changed_by_hand_is_refused(change):
+    data = json.loads(manifest_to_json(MANIFEST))
+    change(data)
+    with pytest.raises(ModelError, match=r"changed by hand, or is damaged.*export the model again"):
+        manifest_from_json(json.dumps(data), "here")
+
+
+@pytest.mark.parametrize("name", bundled_models())
+def test_bundled_manifests_are_sealed(name):
+    path = Path(cdal_sdk.__file__).parent / "models" / name / "manifest.json"
+    assert path.read_text(encoding="utf-8") == manifest_to_json(read_manifest(name))
+    assert "sha256" in json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_layout_and_order_do_not_matter_and_older_manifests_have_no_seal():
+    data = json.loads(manifest_to_json(MANIFEST))
+    assert manifest_from_json(json.dumps(dict(reversed(data.items()))), "here") == MANIFEST
+    del data["sha256"]
+    assert manifest_from_json(json.dumps(data), "here") == MANIFEST
+    assert manifest_from_data(msgspec.to_builtins(MANIFEST), "here") == MANIFEST
 
 
 def test_it_is_json_that_a_person_reads():

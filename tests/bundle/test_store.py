@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,16 +19,19 @@ import torch
 
 from bundle.conftest import MANIFEST, weights
 from cdal_sdk.bundle import (
+    GATE_FILE,
     MANIFEST_FILE,
     WEIGHTS_FILE,
     checkpoint_content,
     load_model,
     read_manifest,
+    replace_manifest,
     save_checkpoint,
     store,
     stored_weights,
     write_model_folder,
 )
+from cdal_sdk.bundle.manifest import seal
 from cdal_sdk.digest import sha256
 from cdal_sdk.errors import ModelError, OutputError
 
@@ -48,9 +52,9 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def edit(folder: Path, **changes: Any) -> None:
-    """Change entries of a folder's manifest behind its back."""
+    """Change entries of a folder's manifest behind its back, and seal it again."""
     path = folder / MANIFEST_FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json.dumps(seal(json.loads(path.read_text()) | changes)))
 
 
 def refusal(path: Path) -> str:
@@ -131,6 +135,18 @@ def test_missing_weights_are_refused(folder):
     assert f"'{WEIGHTS_FILE}' is missing" in refusal(folder)
 
 
+def test_a_manifest_with_a_flipped_bit_is_refused(folder):
+    path = folder / MANIFEST_FILE
+    path.write_text(path.read_text().replace('"polarity": 1', '"polarity": 0'))
+    assert "differs from its own SHA-256" in refusal(folder)
+
+
+def test_another_manifest_for_the_same_files_is_sealed_too(folder):
+    replace_manifest(folder, replace(read_manifest(folder), votes=9))
+    assert read_manifest(folder).votes == 9
+    assert "sha256" in json.loads((folder / MANIFEST_FILE).read_text())
+
+
 def test_a_manifest_that_lists_no_weights_is_refused(folder):
     edit(folder, files={})
     assert "lists no weights" in refusal(folder)
@@ -162,7 +178,34 @@ def test_weights_that_are_no_safetensors_are_refused(folder):
     manifest = read_manifest(folder)
     edit(folder, files={WEIGHTS_FILE: sha256(folder / WEIGHTS_FILE)})
     assert manifest.files
-    assert "the weights cannot be read" in refusal(folder)
+    assert f"'{WEIGHTS_FILE}' cannot be read" in refusal(folder)
+
+
+@pytest.mark.parametrize("moment", ["_check_files", "_tensors"])
+def test_an_export_that_replaces_the_folder_while_it_loads_does_no_harm(folder, monkeypatch, moment):
+    """Manifest and weights are those of one export, here of the later one."""
+    real = getattr(store, moment)
+
+    def export_first(*arguments):
+        monkeypatch.undo()
+        write_model_folder(folder, replace(MANIFEST, votes=9), weights(1))
+        return real(*arguments)
+
+    monkeypatch.setattr(store, moment, export_first)
+    model = load_model(folder)
+    assert model.manifest.votes == 9
+    assert torch.equal(model.generator.state_dict()["label_conv.weight"], weights(1)["label_conv.weight"])
+
+
+def test_gate_images_that_were_replaced_are_refused(folder, tmp_path):
+    images = tmp_path / "images"
+    safetensors.torch.save_file({"000": torch.zeros(1, 3, 4, 4)}, images)
+    write_model_folder(folder, MANIFEST, weights(), extra_files={GATE_FILE: images})
+    model = load_model(folder)
+    assert [image.shape for image in model.gate_images()] == [(1, 3, 4, 4)]
+    safetensors.torch.save_file({"000": torch.ones(1, 3, 4, 4)}, folder / GATE_FILE)
+    with pytest.raises(ModelError, match=f"'{GATE_FILE}' differs from its hash"):
+        model.gate_images()
 
 
 def test_an_unknown_name_lists_what_there_is():
@@ -171,8 +214,9 @@ def test_an_unknown_name_lists_what_there_is():
 
 
 def test_writing_again_replaces_the_folder(folder):
-    stale = folder / "stale.txt"
-    stale.touch()
+    write_model_folder(folder, MANIFEST, weights(), extra_files={"engines/stale": Path(__file__)})
+    stale = folder / "engines/stale"
+    (folder / f".0123abcd-{MANIFEST_FILE}").touch()  # as a process leaves it that was killed
     write_model_folder(folder, replace(MANIFEST, votes=9), weights(1))
     model = load_model(folder)
     assert model.manifest.votes == 9
@@ -189,6 +233,36 @@ def test_another_folder_is_never_replaced(tmp_path):
     assert (tmp_path / "photos/cat.png").exists()
 
 
+@pytest.mark.parametrize("manifest", ["{}", '{"manifest_version": 3}', "<xml/>"])
+def test_another_folder_s_manifest_makes_no_model_folder(tmp_path, manifest):
+    """Browser extensions, web applications and packages have files of that name."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/manifest.json").write_text(manifest)
+    (tmp_path / "src/work.py").touch()
+    with pytest.raises(OutputError, match="no model folder"):
+        write_model_folder(tmp_path / "src", MANIFEST, weights())
+    assert {path.name for path in (tmp_path / "src").iterdir()} == {"manifest.json", "work.py"}
+
+
+@pytest.mark.parametrize("name", ["MODEL_CARD.md", "engines/notes/mine.txt", "link"])
+def test_a_user_s_own_file_in_a_model_folder_is_not_lost(folder, name):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    if name == "link":
+        (folder / name).symlink_to(folder.parent)
+    else:
+        (folder / name).write_text("mine")
+    with pytest.raises(OutputError, match=f"also holds '{name}', which would be lost"):
+        write_model_folder(folder, replace(MANIFEST, votes=9), weights(1))
+    assert (folder / name).exists()
+    assert load_model(folder).manifest.votes == MANIFEST.votes
+
+
+def test_an_empty_folder_is_a_place_for_a_model(tmp_path):
+    (tmp_path / "m").mkdir()
+    write_model_folder(tmp_path / "m", MANIFEST, weights())
+    assert load_model(tmp_path / "m").manifest.name == MANIFEST.name
+
+
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["full disk", "interrupt"])
 def test_an_interrupted_write_leaves_the_old_folder_whole(folder, monkeypatch, error):
     def fail(*_):
@@ -201,6 +275,43 @@ def test_an_interrupted_write_leaves_the_old_folder_whole(folder, monkeypatch, e
     assert list(folder.parent.iterdir()) == [folder]
 
 
+KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+from bundle.conftest import MANIFEST, weights
+from cdal_sdk.bundle import write_model_folder
+folder = Path(sys.argv[1])
+def kill(event, arguments):
+    if event == "shutil.rmtree" or event == "os.rename" and str(arguments[1]) == str(folder):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(kill)
+write_model_folder(folder, replace(MANIFEST, votes=9), weights())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere two folders cannot be exchanged in one step")
+def test_a_process_killed_while_it_exchanges_folders_leaves_a_model(folder):
+    """Killed when the new folder is about to come, or the old one about to go."""
+    assert run_alone(KILLED, folder).wait(timeout=120) == -signal.SIGKILL
+    assert load_model(folder).manifest.votes == 9
+    (left,) = (path for path in folder.parent.iterdir() if path != folder)
+    write_model_folder(folder, MANIFEST, weights())
+    assert left.exists(), "it may be of a process that is at work"
+    os.utime(left, (0, 0))
+    (folder.parent / ".tiny.cdal-new-mine").mkdir()
+    os.utime(folder.parent / ".tiny.cdal-new-mine", (0, 0))
+    write_model_folder(folder, MANIFEST, weights())
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, ".tiny.cdal-new-mine"}
+
+
+def run_alone(program: str, folder: Path) -> subprocess.Popen[str]:
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(root), str(root / "tests")))}
+    order = [sys.executable, "-c", program, str(folder)]
+    return subprocess.Popen(order, env=environment, stderr=subprocess.PIPE, text=True)  # noqa: S603
+
+
 WRITES = """
 import sys
 from bundle.conftest import MANIFEST, weights
@@ -211,10 +322,7 @@ for _ in range(40):
 
 
 def test_two_that_write_one_folder_leave_one_whole(folder):
-    order = [sys.executable, "-c", WRITES, str(folder)]
-    root = Path(__file__).parents[2]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(root), str(root / "tests")))}
-    writers = [subprocess.Popen(order, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]  # noqa: S603
+    writers = [run_alone(WRITES, folder) for _ in range(2)]
     assert [writer.communicate(timeout=120)[1] for writer in writers] == ["", ""]
     assert load_model(folder).manifest.name == MANIFEST.name
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
@@ -222,6 +330,7 @@ def test_two_that_write_one_folder_leave_one_whole(folder):
 
 @pytest.mark.parametrize("error", [OSError("refused"), KeyboardInterrupt()], ids=["refusal", "interrupt"])
 def test_a_swap_that_fails_brings_the_old_folder_back(folder, monkeypatch, error):
+    monkeypatch.setattr(store, "_exchange", lambda *_: False)
     replace_path = Path.replace
 
     def fail(self, target):
@@ -239,6 +348,7 @@ def test_a_swap_that_fails_brings_the_old_folder_back(folder, monkeypatch, error
 
 def test_the_only_copy_is_never_deleted(folder, monkeypatch):
     """Where not even the old folder can be brought back, it stays aside."""
+    monkeypatch.setattr(store, "_exchange", lambda *_: False)
     replace_path = Path.replace
 
     def fail(self, target):
@@ -258,6 +368,10 @@ def test_a_missing_further_file_leaves_nothing_behind(tmp_path):
     with pytest.raises(OutputError):
         write_model_folder(tmp_path / "m", MANIFEST, weights(), extra_files={"engine": tmp_path / "nowhere"})
     assert not list(tmp_path.iterdir())
+
+
+def test_whoever_can_read_the_manifest_can_read_the_weights(folder):
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
 
 
 def test_a_moved_folder_still_loads(folder):

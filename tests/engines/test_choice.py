@@ -109,6 +109,26 @@ def test_a_missing_library_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     assert registry.builder_of(registry.engine_kind("torchscript")), "every installation has this one"
 
 
+@pytest.mark.parametrize("error", [ImportError("libtbb.so.12"), OSError("wrong ELF class"), AttributeError("__api__")])
+def test_a_library_that_is_broken_is_passed_over(monkeypatch, request_, caplog, error) -> None:
+    real = registry.importlib.import_module
+
+    def load(name: str) -> object:
+        if name == "cdal_sdk.engines.openvino_cpu":
+            raise error
+        return real(name)
+
+    monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(registry.importlib, "import_module", load)
+    kinds = tuple(map(registry.engine_kind, ("openvino", "torchscript")))
+    monkeypatch.setattr(registry, "ENGINES", kinds)
+    with caplog.at_level(logging.WARNING, "cdal_sdk"):
+        assert make_engine("auto", request_).name == "torchscript"
+    assert f"the library of 'openvino' does not load here ({error})" in caplog.text
+    with pytest.raises(EngineError, match=r"install cdal-sdk\[openvino\] again, or use another engine"):
+        make_engine("openvino", request_)
+
+
 @pytest.mark.parametrize(
     ("available", "wanted", "found"),
     [
@@ -312,7 +332,7 @@ def stored(fakes, request_, tmp_path) -> Callable[..., EngineRequest]:
         engine.parent.mkdir(exist_ok=True)
         engine.write_text(content)
         found = fingerprint("slow", target, VOLUME.network, {"library": "1"}) | changes
-        description.write_text(json.dumps({"fingerprint": found, "gate": gate}))
+        description.write_text(json.dumps({"fingerprint": found, "sha256": sha256(engine), "gate": gate}))
         return replace(request_, stored=dict(zip(names, (engine, description), strict=True)))
 
     return store
@@ -358,6 +378,26 @@ def test_a_stale_or_foreign_one_is_built_again_and_gated(fakes, stored, changes,
         make_engine("slow", replace(stored(**changes), gate=refuse(("slow", "fp32"))))
     assert fakes["slow"].built == 1
     assert f"the stored engine slow was built for another {next(iter(changes))}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["betas", "network", "label_shape", "posterior_noise"])
+def test_the_same_weights_with_another_method_are_told_loudly(fakes, stored, name, caplog) -> None:
+    """The manifest may have been changed by hand; with other weights it is another model's engine."""
+    with caplog.at_level(logging.WARNING, "cdal_sdk"):
+        make_engine("slow", stored(**{name: "other", "weights": "old"}))
+        assert not caplog.records
+        make_engine("slow", stored(**{name: "other"}))
+    assert f"the stored engine slow was built for another {name}: was the model's manifest changed?" in caplog.text
+
+
+def test_one_that_another_export_has_replaced_is_not_opened(fakes, stored, caplog) -> None:
+    """Its description is of the export that the model was loaded from."""
+    request = stored()
+    engine = next(path for name, path in request.stored.items() if name.endswith(".fake"))
+    engine.write_text(engine.read_text() + " ")
+    assert make_engine("slow", request).name == "slow"
+    assert fakes["slow"].built == 1
+    assert "is not the one that its description tells of" in caplog.text
 
 
 def test_one_that_does_not_open_is_built_again(fakes, stored, caplog) -> None:

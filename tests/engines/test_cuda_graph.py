@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -49,3 +52,23 @@ def test_the_recording_longest_unused_goes_first(made):
     for side in (4, 8, 12, 16, 4, 20, 4, 8):
         engine.run(batch(1, side))
     assert [shape[-1] for shape in made] == [4, 8, 12, 16, 20, 8]
+
+
+def test_threads_take_turns_with_a_recording(monkeypatch):
+    """It has one place for its image and one for its result."""
+
+    class Recording:
+        def __init__(self, module, shape, dtype):
+            self.image = np.zeros(shape, np.float32)
+
+        def __call__(self, images):
+            self.image[:] = images
+            time.sleep(1e-4)
+            return VoteMaps(self.image.copy(), self.image.copy())
+
+    monkeypatch.setattr(cuda_graph, "_Recording", Recording)
+    engine = CudaGraphEngine(None, "fp16")
+    with ThreadPoolExecutor(2) as threads:
+        twins = [np.full((1, 1, 4, 4), value, np.float32) for value in (1, 2)] * 50
+        for given, found in zip(twins, threads.map(engine.run, twins), strict=True):
+            assert np.array_equal(found.mean, given)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
-from cdal_sdk.engines import ENGINES, Engine
+from cdal_sdk.engines import ENGINES, Engine, VoteMaps
 from cdal_sdk.engines.eager import TorchEngine
 from tests.engines.conftest import MODEL, builder
 from tests.tiny_model import tiny_generator
@@ -79,6 +81,34 @@ def test_probes_tell_every_step(build: Callable[..., Engine], engine: str) -> No
     assert np.abs(expected["step1"] - expected["step0"]).max() > 1e-3
 
 
+@pytest.mark.parametrize("engine", [*ON_CPU, "torch"])
+def test_threads_do_not_get_each_other_s_results(
+    build: Callable[..., Engine], reference: TorchEngine, engine: str
+) -> None:
+    """Two images of one shape at the same time; and more shapes than stay compiled, in both threads."""
+    made = reference if engine == "torch" else build(engine)
+    twins = [values[None] for values in images(2)]
+    expected = [made.run(image) for image in twins]
+
+    def answers(image: np.ndarray) -> list[VoteMaps]:
+        return [made.run(image) for _ in range(60)]
+
+    with ThreadPoolExecutor(2) as threads:
+        for answer, found in zip(expected, threads.map(answers, twins), strict=True):
+            for maps in found:
+                assert np.array_equal(maps.mean, answer.mean)
+                assert np.array_equal(maps.spread, answer.spread)
+        sizes = [(2 + 2 * (i % 5), 2 + 2 * (i // 5)) for i in range(10)]
+        assert len(list(threads.map(lambda sides: made.run(images(1, *sides)), [*sizes, *sizes[::-1]]))) == 20
+
+
+def test_an_engine_can_be_copied_with_a_lock_of_its_own(build: Callable[..., Engine]) -> None:
+    made = build("openvino")
+    copied = copy.deepcopy(made)
+    np.testing.assert_array_equal(copied.run(images(1)).mean, made.run(images(1)).mean)
+    assert copied._turns is not made._turns  # type: ignore[attr-defined]
+
+
 def test_bfloat16_is_close_where_the_cpu_has_it(build: Callable[..., Engine], reference: TorchEngine) -> None:
     if "bf16" not in builder("openvino").precisions("cpu"):
         pytest.skip("this CPU has no bfloat16 instructions")
@@ -127,3 +157,38 @@ def test_signals_are_survived_when_openvino_engines_came_and_went(build, tmp_pat
         [sys.executable, "-c", ENGINES_COME_AND_GO, path], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
+@pytest.mark.parametrize("free_noise", [False, True])
+@pytest.mark.parametrize("engine", ON_CPU)
+def test_an_image_beyond_the_canvas_is_refused(build: Callable[..., Engine], engine: str, free_noise: bool) -> None:
+    """With four votes, their noise has as many values as one vote needs at twice the canvas."""
+    made = build(engine, sampling=MODEL.sampling(votes=4), free_noise=free_noise)
+    for size in ((32, 32), (16, 32), (64, 16)):
+        for count in (1, 4):
+            with pytest.raises(Exception):  # noqa: B017 - each library has an error of its own
+                made.run(images(count, *size))
+    assert made.run(images(1)).mean.shape == (1, 3, 16, 16)
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from cdal_sdk.engines import build_engine
+from cdal_sdk.errors import OutputError
+from tests.engines.conftest import MODEL, builder, target
+from tests.tiny_model import tiny_generator
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+try:
+    build_engine(builder("torchscript"), tiny_generator(MODEL), target(), Path(sys.argv[1]))
+except OutputError as error:
+    print(error.what)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_a_full_disk_is_an_error_and_no_crash(tmp_path) -> None:
+    order = [sys.executable, "-c", FULL_DISK, tmp_path / "engine"]
+    done = subprocess.run(order, capture_output=True, text=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stdout) == (0, "the engine cannot be written\n"), done.stderr

@@ -97,6 +97,18 @@ def test_any_size_up_to_the_canvas_on_every_architecture(tmp_path: Path) -> None
     assert (tmp_path / "engine").stat().st_size > 10_000
 
 
+def test_what_is_float32_is_not_computed_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags: list[bool] = []
+
+    def build(_: object, __: object, config: trt.IBuilderConfig) -> None:
+        flags.append(config.get_flag(trt.BuilderFlag.TF32))
+
+    monkeypatch.setattr(trt.Builder, "build_serialized_network", build)
+    with pytest.raises(EngineError):
+        build_plan(half_graph(tiny_generator(MODEL), small_target()), BatchProfile(), (2, 2), (16, 16))
+    assert flags == [False]
+
+
 def test_a_refused_operator_is_an_error_with_trt_s_words() -> None:
     graph = half_graph(tiny_generator(MODEL), replace(small_target(), precision="fp16"))
     with pytest.raises(EngineError, match=r"TensorRT refuses the graph: Sigmoit: .*Plugin not found") as refused:

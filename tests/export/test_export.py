@@ -8,17 +8,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from cdal_export.exporter import ExportOptions, export_model
 from cdal_export.images import choose_images
 from cdal_sdk import Segmenter
 from cdal_sdk.bundle import GATE_FILE, checkpoint_content, load_model, read_manifest, save_checkpoint
+from cdal_sdk.cli.app import app
+from cdal_sdk.digest import sha256
 from cdal_sdk.engines import BuiltEngine, Engine, FoldedSampler, VoteMaps, torchscript
 from cdal_sdk.engines.eager import TorchEngine
-from cdal_sdk.errors import EngineError, GateError, ModelError, OutputError, UsageError
+from cdal_sdk.errors import (
+    DomainError,
+    EngineError,
+    GateError,
+    MissingExtraError,
+    ModelError,
+    OutputError,
+    UsageError,
+)
 from cdal_sdk.example import example_study
 from cdal_sdk.gate import Agreement, Gate, Limits
 from cdal_sdk.gate_images import gate_images, judged_by
@@ -359,9 +372,38 @@ def test_errors(checkpoint: Path, tmp_path: Path) -> None:
     assert (tmp_path / "busy/thesis.doc").read_text() == "precious"
 
 
+def test_an_engine_that_cannot_be_had_is_told_before_a_model_is_loaded(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("cdal_export.exporter.load_model", lambda _: pytest.fail("it loads the model"))
+    if not torch.cuda.is_available():
+        with pytest.raises(EngineError, match="'cuda-graph' can only be built on a cuda device; use --engine auto"):
+            export_model("hippocampus", tmp_path / "out", ExportOptions(engines=("cuda-graph",)))
+    monkeypatch.setattr("cdal_sdk.engines.registry.importlib.util.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r"cdal-sdk\[tensorrt\]"):
+        export_model("hippocampus", tmp_path / "out", ExportOptions(engines=("auto", "tensorrt")))
+
+
+def test_an_image_that_the_model_refuses_is_to_be_left_out(checkpoint: Path, tmp_path: Path) -> None:
+    """An export has no --force, which segmenting would offer."""
+    path = tmp_path / "data/blank.nii.gz"
+    path.parent.mkdir()
+    nibabel.save(nibabel.Nifti1Image(np.full((11, 13, 7), 5, np.int16), np.eye(4)), path)
+    with pytest.raises(DomainError, match=r"values are all the same.*; leave it out of --data") as refused:
+        export_model(checkpoint, tmp_path / "out", replace(SCRIPT, data=path.parent))
+    assert "--force" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "flags", [["--precision", "bf16", "--fp16"], ["--bf16", "--fp16"], ["--precision=fp16", "--fp32"]]
+)
+def test_precisions_exclude_each_other(flags: list[str], tmp_path: Path) -> None:
+    order = ["export", "--checkpoint", "hippocampus", "--out", str(tmp_path / "out"), *flags]
+    assert "exclude each other" in str(CliRunner().invoke(app, order).exception)
+
+
 def test_the_manifest_lists_every_file(checkpoint: Path, tmp_path: Path) -> None:
     folder = export_model(checkpoint, tmp_path / "best.cdal", SCRIPT).folder
     files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {"manifest.json"}
     assert set(read_manifest(folder).files) == files
     fingerprint = json.loads((folder / "engines/torchscript-cpu-fp32.json").read_text())
+    assert fingerprint["sha256"] == sha256(folder / "engines/torchscript-cpu-fp32.torchscript.pt")
     assert fingerprint["fingerprint"]["weights"] == load_model(folder).weights_sha256

@@ -11,7 +11,7 @@ import pytest
 from cdal_export.exporter import Exported, ExportedEngine
 from cdal_export.triton import check_engines, model_config, write_repository
 from cdal_sdk.engines import BatchProfile
-from cdal_sdk.errors import UsageError
+from cdal_sdk.errors import OutputError, UsageError
 from tests.tiny_model import PLANAR, VOLUME
 
 
@@ -32,6 +32,21 @@ def test_what_triton_runs_is_written(tmp_path: Path) -> None:
     assert (model / "model.onnx").read_text() == "onnx"
     assert 'platform: "onnxruntime_onnx"' in config.read_text()
     assert "dynamic_batching" in config.read_text()
+
+
+def test_a_server_meets_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, folder = exported(tmp_path, "onnx"), tmp_path / "repository"
+    _, model = write_repository(given, folder)
+
+    def fail(source: Path, target: Path) -> None:
+        Path(target).write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("cdal_export.triton.shutil.copyfile", fail)
+    with pytest.raises(OutputError):
+        write_repository(given, folder)
+    assert model.read_text() == "onnx"
+    assert [path.name for path in model.parent.iterdir()] == [model.name]
 
 
 @pytest.mark.parametrize("name", ["../../out", "a/b", 'q"x', "in two\nlines", "..", "Läsion"])

@@ -1,0 +1,55 @@
+"""What TensorRT compiles: exported on a CPU, it takes every size that it promises and gives the sampler's results."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cdal_sdk.bundle import load_model
+from cdal_sdk.engines import Target, fold_for
+from cdal_sdk.engines.exported import export_sampler, smallest_image
+from cdal_sdk.errors import EngineError
+from cdal_sdk.network import Generator
+from tests.engines.conftest import MODEL, target
+from tests.tiny_model import tiny_generator
+
+
+def check(generator: Generator, wanted: Target, sizes: list[tuple[int, int]]) -> None:
+    program, sampler = export_sampler(generator, wanted, "cpu").module(), fold_for(generator, wanted)
+    with torch.inference_mode():
+        for count, size in enumerate(sizes, start=1):
+            image = torch.randn(count, generator.config.image_channels, *size)
+            for found, expected in zip(program(image), sampler(image), strict=True):
+                torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+
+def test_a_bundled_model_of_free_size() -> None:
+    model = load_model("hippocampus")
+    wanted = Target(model.manifest.sampling(votes=1), "cuda", "fp32", model.weights_sha256)
+    assert smallest_image(model.generator, wanted) == (16, 16)
+    check(model.generator, wanted, [(16, 16), (64, 64), (64, 24), (40, 64)])
+
+
+def test_a_bundled_model_of_fixed_size() -> None:
+    model = load_model("nuclei")
+    wanted = Target(model.manifest.sampling(votes=1), "cuda", "fp32", model.weights_sha256, fixed_size=True)
+    check(model.generator, wanted, [(288, 288)])
+
+
+def canvas(height: int, width: int) -> Target:
+    """A target of the tiny model, whose divisor is 2."""
+    plan = replace(MODEL.plan, canvas=(height, width))
+    return target(sampling=replace(MODEL, plan=plan).sampling())
+
+
+@pytest.mark.parametrize("size", [(6, 6), (6, 16)])
+def test_small_canvases(size: tuple[int, int]) -> None:
+    check(tiny_generator(MODEL), canvas(*size), [size, (4, 4)])
+
+
+@pytest.mark.parametrize("size", [(2, 2), (4, 16), (16, 4)])
+def test_a_canvas_without_room_is_an_engine_s_error_which_auto_passes_over(size: tuple[int, int]) -> None:
+    with pytest.raises(EngineError, match="too small"):
+        export_sampler(tiny_generator(MODEL), canvas(*size), "cpu")
