@@ -16,6 +16,8 @@ def tell(text: str) -> None:
 
     Where nobody takes it, as with a closed pipe or a full disk, that is no failure of the work: the exit code stays.
     """
+    if sys.stdout is None:  # it was closed when the program began
+        return
     encoding = sys.stdout.encoding or "utf-8"
     try:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))

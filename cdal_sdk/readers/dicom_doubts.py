@@ -13,6 +13,7 @@ __all__ = ["doubts_of", "is_close", "numbering_doubts_of", "plane_doubts_of", "r
 
 # Cosines and spacings that differ by less than the rounding of a decimal string belong to one stack.
 _SAME = 1e-3
+_COSINES = 6
 _ALMOST_PARALLEL = math.cos(math.radians(10))
 
 
@@ -49,11 +50,14 @@ def plane_doubts_of(planes: Sequence[Sequence[float]]) -> tuple[str, ...]:
         planes: the orientation cosines of each stack, and what else its slices share.
     """
     alike = almost = False
-    for (one, normal), (other, other_normal) in combinations([(plane[:6], _normal(plane)) for plane in planes], 2):
+    whole = [(plane[:6], _normal(plane)) for plane in planes if len(plane) >= _COSINES]  # others are refused anyway
+    for (one, normal), (other, other_normal) in combinations(whole, 2):
         if is_close(one, other):
             alike = True
         elif abs(sum(x * y for x, y in zip(normal, other_normal, strict=True))) > _ALMOST_PARALLEL:
             almost = True
+        if alike and almost:
+            break
     doubts = ("slices may be missing: parallel ones of its series have another size or pixel spacing",) * alike
     return doubts + ("its slices lie in planes that are almost parallel, so that they may be one volume",) * almost
 

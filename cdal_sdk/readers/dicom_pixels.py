@@ -65,8 +65,10 @@ def as_displayed(image: NDArray[np.float32], photometric: str) -> NDArray[np.flo
 def is_padding(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_]:
     """Where stored gray values are the scanner's filler for what it did not image; nowhere without a sane value."""
     try:
-        first = _as_stored(dataset.PixelPaddingValue, dataset)
-        last = _as_stored(dataset.get("PixelPaddingRangeLimit", first), dataset)
+        told = dataset.PixelPaddingValue, dataset.get("PixelPaddingRangeLimit", dataset.PixelPaddingValue)
+        first, last = (_as_stored(value, dataset) for value in told)
+        if (first <= last) != (int(told[0]) <= int(told[1])):  # a range across the wrap would be nearly everything
+            first, last = map(int, told)
     except (AttributeError, TypeError, ValueError, OverflowError):
         return np.zeros(stored.shape, np.bool_)
     found: NDArray[np.bool_] = (stored >= min(first, last)) & (stored <= max(first, last))

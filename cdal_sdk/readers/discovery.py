@@ -77,8 +77,9 @@ def discover(
     ask = partial(_ask, timeout=headers.timeout, silent=silent)
     answers = {given: ask(partial(list_files, given, exclude), given) for given in dict.fromkeys(inputs)}
     listed = {given: listing for given, listing in answers.items() if listing is not None}
-    if earlier := {path for listing in listed.values() for path in listing.outputs}:
-        _log.warning("passed over %d output(s) of an earlier run; name them to segment them", len(earlier))
+    if changed := {path for listing in listed.values() for path in listing.changed}:
+        what = "passed over %d output(s) of an earlier run that have changed since; name them to segment them"
+        _log.warning(what, len(changed))
     missing = [given for given in answers if given not in listed and given not in silent]
     if missing and len(missing) == len(answers):
         raise UsageError("there is no such file or folder", where=missing[0], remedy="check the path")

@@ -98,15 +98,19 @@ def _disagreement(header: Any) -> tuple[str, ...]:
     try:
         other: NDArray[np.float64] = header.get_qform()
     except (ValueError, nibabel.spatialimages.HeaderDataError):
+        other = np.full((4, 4), np.nan)
+    if not np.isfinite(other).all():
         return ("its qform is damaged, so that its sform may be, too",)
     if np.linalg.det(used[:3, :3]) * np.linalg.det(other[:3, :3]) < 0:
         return ("its sform and qform mirror each other, so that sides may be swapped",)
-    sizes = [*header.get_data_shape()[:3], 1][:3]
-    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in sizes))])
-    apart = np.linalg.norm(corners @ (used - other)[:3].T, axis=1).max()
-    if not apart <= np.linalg.norm(used[:3, :3], axis=0).min():  # which is no number, either, for one that holds none
-        return ("its sform and qform place it differently in the patient",)
-    return ()
+    if header["sform_code"] != header["qform_code"]:  # as scanned, and aligned to something: alike but for that
+        differ = nibabel.aff2axcodes(used) != nibabel.aff2axcodes(other)  # type: ignore[no-untyped-call]
+    else:
+        sizes = [*header.get_data_shape()[:3], 1][:3]
+        corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in sizes))])
+        apart = np.linalg.norm(corners @ (used - other)[:3].T, axis=1).max()
+        differ = apart > np.linalg.norm(used[:3, :3], axis=0).min()
+    return ("its sform and qform place it differently in the patient",) if differ else ()
 
 
 def _check_offset(header: Any, path: Path) -> None:
@@ -117,8 +121,8 @@ def _check_offset(header: Any, path: Path) -> None:
 
 def _check_spacing(header: Any, axes: int, path: Path) -> None:
     """Where the sform does not tell the spacing, nibabel makes 1 of one that is missing."""
-    spacing = header["pixdim"][1 : axes + 1]
-    if header["sform_code"] <= 0 and not (np.isfinite(spacing) & (spacing > 0)).all():
+    spacing = header["pixdim"][1 : axes + 1]  # of either sign, which once said where left is
+    if header["sform_code"] <= 0 and not (np.isfinite(spacing) & (spacing != 0)).all():
         raise ReadError(
             "the file does not tell its spacing", where=path, remedy="repair its pixdim, or export it again"
         )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ __all__ = ["Listing", "list_files", "real"]
 
 _LEDGER, _PREVIEWS = ".cdal-ledger", "previews"
 _DISC_INDEX = "DICOMDIR"
-_CHUNK = 1 << 20
+_WHILE_RECORDED = 2.0  # seconds: what is younger than its record by more was written by somebody else
 
 
 @dataclass(frozen=True)
@@ -29,14 +27,14 @@ class Listing:
         is_folder: whether it is a folder.
         unreadable: folders that cannot be listed.
         discs: folders that are the contents of a DICOM disc, since they have its index.
-        outputs: files that an earlier run wrote, which are none of `files`.
+        changed: outputs of an earlier run that are younger than its record of them; none of `files`.
     """
 
     files: dict[Path, Path] = field(default_factory=dict)
     is_folder: bool = True
     unreadable: list[Path] = field(default_factory=list)
     discs: list[Path] = field(default_factory=list)
-    outputs: list[Path] = field(default_factory=list)
+    changed: list[Path] = field(default_factory=list)
 
 
 def list_files(given: Path, exclude: Path | None, turn_to: TurnTo) -> Listing | None:
@@ -60,7 +58,7 @@ def list_files(given: Path, exclude: Path | None, turn_to: TurnTo) -> Listing | 
         turn_to(exclude)
         passed_over = real(exclude)
     visited = {start, *start.parents}
-    digests: dict[Path, set[str]] = defaultdict(set)  # of outputs of earlier runs
+    recorded: dict[Path, float] = {}  # outputs of earlier runs, and when they were
     if passed_over in visited:  # what is named as an input is wanted
         passed_over = None
 
@@ -81,19 +79,19 @@ def list_files(given: Path, exclude: Path | None, turn_to: TurnTo) -> Listing | 
         turn_to(here)
         _, folders, names = next(os.walk(here, onerror=note), ("", [], []))
         hidden = {_PREVIEWS} if _LEDGER in folders else set()
-        for path, digest in _outputs(here) if hidden else ():
+        for path, moment in _outputs(here) if hidden else ():
             turn_to(here)
-            digests[path].add(digest)
-        visible = (name for name in sorted(folders) if not name.startswith(".") and name not in hidden)
+            recorded[path] = moment
+        visible = (name for name in sorted(folders) if not _is_aside(name) and name not in hidden)
         waiting += reversed([here / name for name in visible if enters(here / name)])
         if _DISC_INDEX in (name.upper() for name in names):
             listing.discs.append(here)
-        for path in (here / name for name in sorted(names) if not name.startswith(".")):
+        for path in (here / name for name in sorted(names) if not _is_aside(name)):
             turn_to(here)
-            if path in digests and _digest(path, turn_to) in digests[path]:
-                listing.outputs.append(path)
-            else:
+            if path not in recorded:
                 listing.files[real(path)] = path
+            elif _written(path) > recorded[path] + _WHILE_RECORDED:
+                listing.changed.append(path)
     return listing
 
 
@@ -102,22 +100,21 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _outputs(out: Path) -> Iterator[tuple[Path, str]]:
-    """What the ledger of an output folder lists, with SHA-256: under the name of a mask that is gone may be a scan."""
+def _is_aside(name: str) -> bool:
+    """Whether a name is that of a hidden file, or of one that was kept when another took its place."""
+    return name.startswith(".") or name.rstrip("0123456789").endswith("~")
+
+
+def _outputs(out: Path) -> Iterator[tuple[Path, float]]:
+    """What the ledger of an output folder lists, and when it was recorded."""
     for entry in sorted((out / _LEDGER).glob("*.json")):
-        with suppress(OSError, ValueError, TypeError, LookupError, AttributeError):  # damaged, or none of ours
-            digests = json.loads(entry.read_text(encoding="utf-8"))["output_sha256"]
-            yield from [(out / name, str(digest)) for name, digest in digests.items()]
+        with suppress(OSError, ValueError, TypeError, LookupError):  # damaged, or none of ours
+            names, moment = json.loads(entry.read_text(encoding="utf-8"))["outputs"], entry.stat().st_mtime
+            yield from [(out / name, moment) for name in names]
 
 
-def _digest(path: Path, turn_to: TurnTo) -> str | None:
-    """SHA-256 of a file; None where it has none that can be read."""
-    if not path.is_file():
-        return None
-    digest = hashlib.sha256()
-    with suppress(OSError), path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            turn_to(path.parent)  # however large it is, a drive that answers is not late
-            digest.update(chunk)
-        return digest.hexdigest()
-    return None
+def _written(path: Path) -> float:
+    """When a file was written, in seconds; 0 where that cannot be told."""
+    with suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0

@@ -34,6 +34,7 @@ from cdal_sdk.segmenter.report import (
     Measured,
     Origin,
     Report,
+    as_written,
     failed_case,
     intact,
     segmented_case,
@@ -270,28 +271,26 @@ class _Run:
             return skipped_case(known)
         if known and digests and digests != known.source_sha256 and files.kind != "dicom":
             _log.warning("%s: its source has changed, or is another of that name; the result is replaced", files.case)
-        self._make_room(files, claim, known)
+        self._make_room(files, known)
         if late is not None:
             raise late
         return _Job(files, claim, Origin(fingerprint, digests, self._told))
 
-    def _make_room(self, files: CaseFiles, claim: Claim, known: CaseReport | None) -> None:
-        """Remove what runs in this folder made of a case, and set aside what they did not make.
+    def _make_room(self, files: CaseFiles, known: CaseReport | None) -> None:
+        """Remove what runs in this folder made of a case, and set aside what none accounts for.
 
-        So nothing old can pass for a result, and nothing is lost that bears a case's name, such as a mask that
-        somebody drew. What a run made is in the ledger, unless it was killed, or lies in a subfolder of ours.
+        So nothing old can pass for a result, and nothing is lost that bears a case's name, such as a mask that somebody
+        drew or corrected. Maps and previews lie in subfolders of ours and go in any case.
         """
-        planned = planned_paths(files, self._formats, self._out)
-        made = [path for path in output_paths(files.case, self._out) if path.parent != self._out]
-        if known is not None:
-            made += [path for path in output_paths(files.case, self._out) if path.name in known.outputs]
-        elif claim.abandoned:
-            made += planned
-        remove_files(made)
+        names = () if known is None else known.outputs
+        unchanged = {self._out / name for name in names if known and as_written(known, name, self._out)}
+        named = {*(self._out / name for name in names), *planned_paths(files, self._formats, self._out)}
+        possible = output_paths(files.case, self._out)
+        remove_files(path for path in possible if path in unchanged or path.parent != self._out)
         self._ledger.forget(files.case)
-        for path in planned:
-            if path.exists():
-                _log.warning("%s was not written by a run in this folder; it is kept as %s", path.name, _aside(path))
+        for path in possible:
+            if path in named and path.exists():
+                _log.warning("%s is not as a run in this folder wrote it; it is kept as %s", path.name, _aside(path))
 
     def _finish(self, job: _Job, inferred: Inferred) -> CaseReport:
         """Bring a case home, write it and remember it."""
@@ -360,7 +359,7 @@ def _aside(path: Path) -> str:
     try:
         path.rename(free)
     except OSError as error:
-        what = f"this file was not written by a run in this folder, and cannot be set aside ({error.strerror})"
+        what = f"this file is not as a run in this folder wrote it, and cannot be set aside ({error.strerror})"
         raise OutputError(what, where=path, remedy="choose another --out") from None
     return free.name
 

@@ -28,16 +28,11 @@ _PATIENCE_SECONDS = 10
 
 
 class Claim:
-    """The right to work on a case or in a folder, until it is released.
+    """The right to work on a case or in a folder, until it is released."""
 
-    Attributes:
-        abandoned: whether somebody had it who was killed.
-    """
-
-    def __init__(self, lock: FileLock | None, path: Path, *, abandoned: bool = False) -> None:
+    def __init__(self, lock: FileLock | None, path: Path) -> None:
         self._lock = lock
         self._path = path
-        self.abandoned = abandoned
 
     def release(self) -> None:
         """Let others work on it.
@@ -129,13 +124,12 @@ class Ledger:
         lock = FileLock(path, thread_local=False)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            left = path.exists()
             lock.acquire(timeout=patience)
         except Timeout:
             return None
         except (OSError, NotImplementedError):  # a file system without locks: work as if alone
             return Claim(None, path)
-        return Claim(lock, path, abandoned=left)
+        return Claim(lock, path)
 
     def _entry(self, case: str) -> Path:
         return self._folder / f"{case}.json"

@@ -407,3 +407,5 @@ def test_a_result_that_nobody_takes_does_not_change_the_exit_code(
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=narrow, check=False)  # noqa: S603
     assert (done.returncode, done.stderr.count(b"cannot be printed")) == (0, 1), done.stderr
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    assert subprocess.run(closed, check=False).returncode == 0  # noqa: S603

@@ -515,6 +515,17 @@ def test_padding_is_found_however_its_value_is_coded(write_xray, representation,
     np.testing.assert_array_equal(study.image[0, :, :, 0], [[10, 10], [200, 110]])
 
 
+def test_a_range_of_padding_across_the_sign_is_not_nearly_everything(write_xray):
+    """Two signed ends beside unsigned pixels: each by itself would be a code at the other end."""
+
+    def padded(ds):
+        ds.add_new(Tag("PixelPaddingValue"), "SS", -1)
+        ds.add_new(Tag("PixelPaddingRangeLimit"), "SS", 10)
+
+    study = read(write_xray(np.array([[0, 100], [500, 65535]], np.uint16), change=padded))
+    np.testing.assert_array_equal(study.image[0, :, :, 0], [[100, 100], [500, 65535]])
+
+
 def test_a_padding_value_that_the_pixels_cannot_hold_is_none_of_them(write_xray):
     pixels = np.array([[0, 10], [48, 255]], np.uint8)
     study = read(write_xray(pixels, change=lambda ds: ds.add_new(Tag("PixelPaddingValue"), "US", 63536)))

@@ -205,6 +205,18 @@ def test_planes_that_drift_may_be_one_volume(write_series, drift):
         assert said in read_study(case).doubts
 
 
+@pytest.mark.parametrize("numbers", [2, 3, 5])
+def test_an_orientation_that_is_none_fails_its_series_and_not_the_search(write_series, numbers):
+    def cut(index, ds):
+        if index == COUNT - 1:
+            ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0][:numbers]
+
+    cases = discover([write_series(change=cut).folder])
+    with pytest.raises(ReadError):
+        for case in cases:
+            read_study(case)
+
+
 def test_a_scout_across_the_slices_is_no_doubt(write_series):
     def scout(index, ds):
         if index == COUNT - 1:

@@ -245,12 +245,19 @@ def test_what_no_run_wrote_is_kept(
     assert not (out / "b.nii.gz").exists(), "it could pass for a result"
     for name, kept in (("a.nii.gz", "a.nii.gz~"), ("a.png", "a.png"), ("a.dcm", "a.dcm"), ("b.nii.gz", "b.nii.gz~")):
         assert (out / kept).read_text() == f"somebody's {name}"
-    assert "a.nii.gz was not written by a run in this folder; it is kept as a.nii.gz~" in caplog.text
-    (out / ".cdal-ledger/a.json").unlink()
+    assert "a.nii.gz is not as a run in this folder wrote it; it is kept as a.nii.gz~" in caplog.text
+
+
+def test_a_mask_that_somebody_corrected_is_kept(volume_model: Path, inputs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
     run(volume_model, inputs, out)
-    assert (out / "a.nii.gz~").read_text() == "somebody's a.nii.gz"
-    assert nibabel.load(out / "a.nii.gz").shape  # and the one without an entry went to a.nii.gz~1
-    assert (out / "a.nii.gz~1").exists()
+    for correction in ("first", "second"):
+        (out / "a.nii.gz").write_text(correction)
+        assert run(volume_model, inputs, out)["a"]["status"] == "ok"
+        assert nibabel.load(out / "a.nii.gz").shape
+    assert [(out / f"a.nii.gz~{number}").read_text() for number in ("", 1)] == ["first", "second"]
+    run(volume_model, inputs, out, seed=1)
+    assert len(list(out.glob("*~*"))) == 2, "what a run wrote is replaced"
 
 
 def test_another_source_of_the_same_name_is_told(
@@ -262,6 +269,19 @@ def test_another_source_of_the_same_name_is_told(
     write_volume(tmp_path / "other/a.nii.gz", 7)
     run(volume_model, tmp_path / "other", tmp_path / "out")
     assert "a: its source has changed, or is another of that name; the result is replaced" in caplog.text
+
+
+def test_a_series_that_grows_is_no_other_source(
+    volume_model: Path, write_series: WriteSeries, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its name is its own and no other's."""
+    series = write_series()
+    run(volume_model, series.folder, tmp_path / "out")
+    path = min(series.folder.iterdir())
+    with path.open("ab") as file:
+        file.write(bytes(8))
+    run(volume_model, series.folder, tmp_path / "out")
+    assert "another of that name" not in caplog.text
 
 
 def test_a_case_that_the_ledger_cannot_take_leaves_no_mask(

@@ -123,7 +123,6 @@ def test_killing_leaves_nothing_half(volume_model: Path, inputs: Path, tmp_path:
     segment_cases(Segmenter(volume_model, engine="torch"), discover([inputs]), out, formats=("probability",))
     found = verify(out, discover([inputs]))
     assert (found.cases, found.problems) == (4, [])
-    assert KILLS >= 10 or not list(out.glob("*~*")), "what a killed run wrote is no one else's"
     told = ", ".join(f"{count} {moment}" for moment, count in sorted(when.items()))
     print(f"{KILLS} kills in {time.monotonic() - began:.0f} s: {told}")  # noqa: T201 - with -s, the measurement
 
