@@ -22,6 +22,7 @@ from cdal_sdk.bundle import load_checkpoint, load_model
 from cdal_sdk.engines import BuiltEngine
 from cdal_sdk.errors import ModelError, UsageError
 from cdal_sdk.network import Generator
+from cdal_trainer.trained import trained_network
 
 __all__ = ["DDIM_STEPS", "OWN", "PLAIN", "PUBLISHED", "Contender", "Cost", "choose", "is_ours", "prepare_contender"]
 
@@ -186,8 +187,6 @@ class _Source(Generic[_Network]):
 def _source(weights: Path | None, kind: type[_Network], seed: int) -> _Source[_Network]:
     if weights is None:
         return _Source(None, seed, Margin())
-    from cdal_trainer.evaluate import trained_network  # with MONAI and more, which would count in others' cold starts
-
     method, network = trained_network(load_checkpoint(weights), weights)
     if not isinstance(network, kind):
         raise ModelError("these are the weights of another baseline", where=weights, remedy="give it its own")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from cdal_bench.contenders import PUBLISHED, is_ours
+from cdal_bench.contenders import OWN
 from cdal_sdk.errors import UsageError
 
 __all__ = ["Request"]
@@ -57,7 +57,7 @@ class Request:
     notes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
-        takers = [name for name in self.contenders if name != PUBLISHED and not is_ours(name)]
+        takers = [name for name in self.contenders if not name.startswith(OWN)]
         known = dict.fromkeys(key for name in takers for key in (name.partition("-")[0], name))
         for key in (*self.weights, *self.notes):
             if key not in known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +52,8 @@ class SplitRecord:
 
 
 def name_hash(name: str) -> str:
-    """What stands for a case's name: the first 16 hexadecimal digits of its SHA-256."""
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
+    """What stands for a case's name: the first 16 hexadecimal digits of its SHA-256, however its accents are coded."""
+    return hashlib.sha256(unicodedata.normalize("NFC", name).encode()).hexdigest()[:16]
 
 
 def split_to_json(record: SplitRecord) -> str:

@@ -236,12 +236,14 @@ def test_a_fresh_process_tells_its_start(model):
     assert found.peak_mb > 50
 
 
-def test_a_fresh_process_of_ours_neither_imports_nor_counts_for_others(model):
+@pytest.mark.parametrize("name", ["cdal-plain", "segdiff-fast"])
+def test_a_fresh_process_neither_imports_nor_counts_for_others(model, checkpoints, name):
+    weights = str(checkpoints["segdiff"]) if name == "segdiff-fast" else ""
     code = (
         "import sys\n"
         "from cdal_bench import contenders, probe\n"
         "contenders._flop = None\n"
-        f"start = probe._run(probe.Probe('cdal-plain', {str(model)!r}, '', 'equal', 'cpu', 0, full=True), 0.0)\n"
+        f"start = probe._run(probe.Probe({name!r}, {str(model)!r}, {weights!r}, 'equal', 'cpu', 0, full=True), 0.0)\n"
         "assert start.build_s > 0\n"
         "print([name for name in ('lightning_fabric', 'matplotlib', 'monai', 'tensorboard') if name in sys.modules])\n"
     )
@@ -287,12 +289,14 @@ def test_the_arithmetic_of_the_monuseg_configuration():
     assert flop["segdiff-fast"] / flop["cdal-plain"] == pytest.approx(106.5, rel=0.01)
 
 
+@pytest.mark.parametrize("trained", [False, True], ids=["fresh", "trained"])
 @pytest.mark.parametrize("name", ["cdal-plain", "cdal-published", "segdiff-published", "unet"])
-def test_what_is_counted_is_what_runs(name, model):
+def test_what_is_counted_is_what_runs(name, model, checkpoints, trained):
     """With resampling in general steps where the release has them; our votes share little more than the encoder."""
     subject = load_subject(str(model), Path())
     manifest = replace(subject.manifest, votes=1 if name.startswith("segdiff") else 2)
-    contender = prepare_contender(name, replace(subject, manifest=manifest), (16, 16))
+    weights = checkpoints.get(name.partition("-")[0]) if trained else None  # they see a margin around so small an image
+    contender = prepare_contender(name, replace(subject, manifest=manifest), (16, 16), weights=weights)
     engine = contender.make()
     # The counter does not see into the CPU's own kernel for attention.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

@@ -12,7 +12,7 @@ from cdal_bench.contenders import prepare_contender
 from cdal_bench.segdiff import SegDiff
 from cdal_sdk.bundle import load_checkpoint
 from cdal_sdk.errors import ModelError
-from cdal_trainer.evaluate import trained_network
+from cdal_trainer.trained import trained_network
 from tests.tiny_model import VOLUME
 
 

@@ -117,13 +117,20 @@ class TestPairs:
         refusal(lambda: labelled_cases(pictures), path, "no NIfTI, PNG, JPEG or TIFF file")
 
     def test_notes_and_hidden_files_may_lie_among_the_images(self, pictures):
-        for name in (".DS_Store", "Thumbs.db", "README.md", "ages.CSV", "notes.txt", "info.json"):
+        for name in (".DS_Store", "Thumbs.db", "desktop.ini", "README", "ages.CSV", "notes.txt", "info.json"):
             (pictures / "images" / name).touch()
+        (pictures / "images/@eaDir").mkdir()
         assert [case.name for case in labelled_cases(pictures)] == ["a1", "a2", "b1"]
 
     def test_one_name_in_two_formats_is_refused(self, pictures):
         (pictures / "images/b1.jpg").write_bytes(b"")
         refusal(lambda: labelled_cases(pictures), "two cases named 'b1'")
+
+    def test_one_name_in_two_spellings_is_refused(self, pictures):
+        shutil.copy(pictures / "masks/b1.png", pictures / "masks/é.png")
+        for form in ("NFC", "NFD"):
+            shutil.copy(pictures / "images/b1.png", pictures / f"images/{unicodedata.normalize(form, 'é')}.png")
+        refusal(lambda: labelled_cases(pictures), "two cases named 'é'")
 
 
 class TestPicture:

@@ -534,6 +534,9 @@ def test_an_image_on_both_sides_of_the_split_is_refused(pictures, planar_recipe,
     with pytest.raises(TrainingError, match=r"'a1' and 'b1' are the same image, on both sides.*data\.patient"):
         train(planar_recipe, pictures, tmp_path / "run", hardware=HARDWARE)
     assert not (tmp_path / "run/split.json").exists()
+    for name in ("a1.png", "b1.tif"):
+        Image.new("L", (32, 32), 255).save(pictures / "images" / name)
+    assert train(planar_recipe, pictures, tmp_path / "run", hardware=HARDWARE).exists(), "blank ones are nobody's"
 
 
 def test_a_run_may_start_from_another_model(data, recipe, whole_run, tmp_path):

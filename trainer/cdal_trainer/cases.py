@@ -14,7 +14,7 @@ from cdal_sdk.errors import TrainingError, UsageError
 __all__ = ["LabelledCase", "decathlon_cases", "labelled_cases", "paired_cases"]
 
 _SUFFIXES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
-_BESIDES = (".txt", ".csv", ".json", ".md", "thumbs.db")  # what may lie among the images and is none
+_BESIDES = (".txt", ".csv", ".json", ".md", "readme", "thumbs.db", "desktop.ini")  # may lie among the images
 _MASK_ENDINGS = ("", "_mask", "_label", "_seg")  # of a mask's name after its image's
 
 
@@ -131,8 +131,11 @@ def _composed(name: str) -> str:
 
 
 def _data_files(folder: Path) -> list[Path]:
-    entries = [p for p in folder.iterdir() if not p.name.startswith(".") and not p.name.lower().endswith(_BESIDES)]
+    """All of them; names that begin with a dot or an @ are the system's, or a network drive's."""
+    entries = [p for p in folder.iterdir() if p.name[0] not in ".@" and not p.name.lower().endswith(_BESIDES)]
     for path in sorted(entries):
+        if not path.exists():
+            raise TrainingError("this link leads nowhere", where=path, remedy="restore the file, or remove the link")
         if not path.is_file() or not path.name.lower().endswith(_SUFFIXES):
             raise TrainingError(
                 "this is no NIfTI, PNG, JPEG or TIFF file", where=path, remedy="save it as one, or move it elsewhere"

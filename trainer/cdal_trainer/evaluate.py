@@ -9,31 +9,27 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from cdal_sdk.bundle import Manifest, SplitRecord, load_checkpoint, name_hash
 from cdal_sdk.bundle.manifest import manifest_from_data
-from cdal_sdk.bundle.strict import convert_strictly
 from cdal_sdk.engines import Device, Engine, in_parts, pick_device
-from cdal_sdk.errors import ModelError, TrainingError, UsageError
+from cdal_sdk.errors import TrainingError, UsageError
 from cdal_sdk.masks import decide
 from cdal_sdk.segmenter import Segmenter
 from cdal_sdk.slicing import prepare
 from cdal_sdk.study import Study
 from cdal_trainer.cases import LabelledCase, labelled_cases
 from cdal_trainer.evaluation import CaseScore, Evaluation
-from cdal_trainer.method import Method, make_method
 from cdal_trainer.metrics import score_mask
 from cdal_trainer.pictures import Panel
 from cdal_trainer.prepared import digest_of, read_image_of, read_label
-from cdal_trainer.recipe import Recipe
 from cdal_trainer.split import split_folds
+from cdal_trainer.trained import trained_network
 
-__all__ = ["Trained", "choose_cases", "evaluate", "load_trained", "trained_network"]
+__all__ = ["Trained", "choose_cases", "evaluate", "load_trained"]
 
 _BASELINE_BATCH = 4
 _NO_RECORD = SplitRecord("*", "", 1, 0, 0, (), ())
@@ -90,30 +86,6 @@ def load_trained(
             segmenter.batch_size,
         )
     return _load_baseline(content, Path(reference), engine, device, votes, seed)
-
-
-def trained_network(content: Mapping[str, Any], where: Path) -> tuple[Method, nn.Module]:
-    """The method of a checkpoint that `cdal train` wrote, and its network in eval mode.
-
-    Args:
-        content: see `load_checkpoint`.
-        where: its file, for messages.
-
-    Raises:
-        ModelError: if its recipe or its weights do not fit this version.
-    """
-    try:
-        method = make_method(convert_strictly(content["recipe"], Recipe))
-    except (KeyError, msgspec.ValidationError) as error:
-        raise ModelError(
-            f"its recipe does not fit this version ({error})", where=where, remedy="train it again"
-        ) from None
-    network = method.networks()[next(iter(method.rates))]
-    try:
-        network.load_state_dict(content["generator"])
-    except RuntimeError as error:
-        raise ModelError("its weights do not fit its recipe", where=where, remedy="train it again") from error
-    return method, network.eval().requires_grad_(False)
 
 
 def _load_baseline(

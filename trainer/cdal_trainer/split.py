@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -73,7 +74,8 @@ def split_folds(
 
 
 def _hash(patient: str) -> int:
-    return int(hashlib.sha256(patient.encode()).hexdigest(), 16)
+    composed = unicodedata.normalize("NFC", patient)  # however a file system spells its accents
+    return int(hashlib.sha256(composed.encode()).hexdigest(), 16)
 
 
 def _patient(name: str, expression: str, per_patient: int) -> str:
@@ -169,18 +171,23 @@ def seen_in_training(record: SplitRecord, names: Iterable[str], known: Iterable[
 
 
 def refuse_shared(training: Iterable[PreparedCase], validation: Iterable[PreparedCase]) -> None:
-    """Refuse an image on both sides of the split, whatever its files are called.
+    """Refuse an image on both sides of the split, whatever its files are called; blank ones are nobody's.
 
     Raises:
         TrainingError: naming both cases.
     """
-    known = {_content(case): case.name for case in training}
+    known = {_content(case): case.name for case in training if not _is_blank(case)}
     for case in validation:
-        if (twin := known.get(_content(case))) is not None:
+        if not _is_blank(case) and (twin := known.get(_content(case))) is not None:
             raise TrainingError(
                 f"'{twin}' and '{case.name}' are the same image, on both sides of the split",
                 remedy="leave one out, or give both to one patient (data.patient)",
             )
+
+
+def _is_blank(case: PreparedCase) -> bool:
+    """Whether it shows one value alone, as tiles beside the tissue of any patient do."""
+    return bool(case.images.min() == case.images.max())
 
 
 def _content(case: PreparedCase) -> bytes:
