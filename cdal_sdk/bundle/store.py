@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import glob
 import hashlib
+import json
 import logging
 import os
 import re
@@ -12,10 +13,11 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 import safetensors
@@ -48,10 +50,14 @@ __all__ = [
     "write_model_folder",
 ]
 
+_T = TypeVar("_T")
+
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 _TRIES, _PAUSE_SECONDS = 20, 0.002  # of exports that replace one folder at the same moment
 _ABANDONED_SECONDS = 24 * 3600.0  # no folder is written as long: whoever began it was killed
+_NEW, _OLD = "-cdal-new-", "-cdal-old-"  # in the names of folders beside one that is being written
+_BROWSERS = (".ds_store", "thumbs.db", "desktop.ini")  # files that programs leave where somebody looks
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 GATE_FILE = "gate.safetensors"
 """Network inputs that travel with a model, on which engines are held against the reference; optional."""
@@ -125,10 +131,26 @@ def read_split(reference: str | Path) -> SplitRecord | None:
     """
     path = _locate(reference)
     if path.is_dir():
-        stored = _check_files(path, _folder_manifest(path)).get(SPLIT_FILE)
-        return None if stored is None else split_from_json(stored.read_bytes(), stored)
+        return _stable(path, lambda manifest: _folder_split(path, manifest))
     data = load_checkpoint(path).get("split")
     return None if data is None else split_from_data(data, path)
+
+
+def _folder_split(path: Path, manifest: Manifest) -> SplitRecord | None:
+    stored = _check_files(path, manifest).get(SPLIT_FILE)
+    return None if stored is None else split_from_json(stored.read_bytes(), stored)
+
+
+def _stable(path: Path, read: Callable[[Manifest], _T]) -> _T:
+    """What is read of a model folder by its manifest; once more where an export replaced the folder meanwhile."""
+    for _ in range(_TRIES - 1):
+        manifest = _folder_manifest(path)
+        try:
+            return read(manifest)
+        except ModelError:
+            if _folder_manifest(path) == manifest:
+                raise
+    return read(_folder_manifest(path))
 
 
 def load_model(reference: str | Path) -> Model:
@@ -139,20 +161,18 @@ def load_model(reference: str | Path) -> Model:
     """
     path = _locate(reference)
     if path.is_dir():
-        for remaining in reversed(range(_TRIES)):
-            manifest = _folder_manifest(path)
-            try:
-                files = _check_files(path, manifest)
-                return _assemble(manifest, _tensors(files[WEIGHTS_FILE], manifest.files[WEIGHTS_FILE]), path, files)
-            except ModelError:  # an export may have replaced the folder meanwhile
-                if not remaining or _folder_manifest(path) == manifest:
-                    raise
+        return _stable(path, lambda manifest: _folder_model(path, manifest))
     checkpoint = load_checkpoint(path)
     if (method := checkpoint.get("method", "cdal")) != "cdal":
         raise ModelError(
             f"this checkpoint is of the baseline '{method}'", where=path, remedy="score it with cdal evaluate"
         )
     return _assemble(manifest_from_data(checkpoint["manifest"], path), checkpoint["generator"], path, {})
+
+
+def _folder_model(path: Path, manifest: Manifest) -> Model:
+    files = _check_files(path, manifest)
+    return _assemble(manifest, _tensors(files[WEIGHTS_FILE], manifest.files[WEIGHTS_FILE]), path, files)
 
 
 def write_model_folder(
@@ -177,7 +197,7 @@ def write_model_folder(
         OutputError: if the folder exists and is no model folder or holds further files, or cannot be written.
     """
     check_folder(folder)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-new-", dir=folder.parent))
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}{_NEW}", dir=folder.parent))
     try:
         # Not by save_file, whose files only their owner can read.
         (staging / WEIGHTS_FILE).write_bytes(safetensors.torch.save(dict(weights)))
@@ -192,7 +212,8 @@ def write_model_folder(
         for path in (*staging.rglob("*"), staging):  # the data are on the disk before the name is
             _sync(path)
         _swap(staging, folder)
-        _sync(folder.parent)
+        with suppress(OSError):  # some network drives do not sync folders, and nothing can be taken back
+            _sync(folder.parent)
         _clear(folder)
     except (OSError, safetensors.SafetensorError) as error:
         raise _unwritable(folder, error) from error
@@ -207,6 +228,8 @@ def check_folder(folder: Path) -> None:
     Raises:
         OutputError: if it exists and is no model folder or holds further files, or its place cannot be written.
     """
+    if folder.exists() and (os.path.ismount(folder) or folder.samefile(os.curdir)):
+        raise OutputError("this folder itself cannot be replaced", where=folder, remedy="give one inside it")
     for remaining in reversed(range(_TRIES)):  # another export may be exchanging it
         try:
             _check_replaceable(folder)
@@ -227,21 +250,26 @@ def _check_replaceable(folder: Path) -> None:
     try:
         if not folder.exists() or not any(folder.iterdir()):
             return
-        own = {MANIFEST_FILE, *_folder_manifest(folder).files, *(path.name for path in unfinished(folder))}
+        own = {MANIFEST_FILE, *_listed(folder), *(path.name for path in unfinished(folder))}
         files = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-        other = next((name for path in files if (name := path.relative_to(folder).as_posix()) not in own), None)
-    except (OSError, ModelError) as error:
-        raise OutputError(
-            f"this exists and is no model folder ({error.what if isinstance(error, ModelError) else error.strerror})",
-            where=folder,
-            remedy="choose another --out",
-        ) from error
+        names = (path.relative_to(folder).as_posix() for path in files if path.name.lower() not in _BROWSERS)
+        other = next((name for name in names if name not in own), None)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise OutputError("this exists and is no model folder", where=folder, remedy="choose another --out") from error
     if other is not None:
         raise OutputError(
             f"this model folder also holds '{other}', which would be lost",
             where=folder,
             remedy="move it away, or choose another --out",
         )
+
+
+def _listed(folder: Path) -> list[str]:
+    """The files of a model folder, also of one whose manifest no longer holds, or is of another version."""
+    entries = json.loads((folder / MANIFEST_FILE).read_bytes())
+    if not {"schema", "betas"}.issubset(entries) or WEIGHTS_FILE not in entries["files"]:
+        raise ValueError("it is another program's")
+    return list(entries["files"])
 
 
 def _unwritable(folder: Path, error: Exception) -> OutputError:
@@ -275,7 +303,7 @@ def _sync(path: Path) -> None:
 
 def _clear(folder: Path) -> None:
     """Delete what processes left beside a model folder that were killed while they wrote it."""
-    ours = re.compile(rf"\.{re.escape(folder.name)}-(new|old)-[a-z0-9_]{{8}}")
+    ours = re.compile(rf"\.{re.escape(folder.name)}({_NEW}|{_OLD})[a-z0-9_]{{8}}")
     for left in folder.parent.glob(f".{glob.escape(folder.name)}-*"):
         with suppress(OSError):
             if ours.fullmatch(left.name) and time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
@@ -294,7 +322,7 @@ def _swap(staging: Path, folder: Path) -> None:
     """Put a finished folder in place of an older one. Of several exports to it at once, the last one stays."""
     if _exchange(staging, folder):
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}{_OLD}", dir=folder.parent))
     try:
         for number in range(_TRIES):
             try:

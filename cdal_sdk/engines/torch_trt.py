@@ -90,11 +90,11 @@ class _TorchTensorRtBuilder:
                 )
                 example = torch.zeros(batch.best, channels, *target.canvas, device="cuda")
                 traced: torch.jit.ScriptModule = torch.jit.trace(compiled, [example])  # type: ignore[no-untyped-call]
-                write_script(traced, path)
-        except (EngineError, OSError):
+        except EngineError:
             raise
         except Exception as error:
             raise EngineError(f"torch-tensorrt cannot build this ({error})", remedy="use another engine") from error
+        write_script(traced, path)
 
     def load(self, path: Path, target: Target) -> TorchTensorRtEngine:
         try:

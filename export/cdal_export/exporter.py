@@ -88,7 +88,7 @@ def export_model(
     if options.int8 and (other := next((name for name, given in ignored.items() if given), None)):
         raise UsageError(f"--int8 and --{other} exclude each other", remedy="leave one of them out")
     check_engines(options)
-    model = load_model(checkpoint)
+    model, split = load_model(checkpoint), read_split(checkpoint)
     sampling = model.manifest.sampling(options.votes, options.seed)
     manifest = replace(model.manifest, votes=sampling.votes, seed=sampling.seed)
     check_folder(out)
@@ -118,7 +118,7 @@ def export_model(
             kept = {f"{i:03d}": np.ascontiguousarray(array) for i, array in enumerate(images.gate)}
             safetensors.numpy.save_file(kept, Path(scratch) / GATE_FILE)
             files[GATE_FILE] = Path(scratch) / GATE_FILE
-        if (split := read_split(checkpoint)) is not None:
+        if split is not None:
             files[SPLIT_FILE] = Path(scratch) / SPLIT_FILE
             files[SPLIT_FILE].write_text(split_to_json(split), encoding="utf-8")
         written = write_model_folder(out, manifest, weights, extra_files=files)

@@ -55,7 +55,7 @@ def test_round_trip():
 def test_a_manifest_changed_by_hand_is_refused(change):
     data = json.loads(manifest_to_json(MANIFEST))
     change(data)
-    with pytest.raises(ModelError, match=r"changed by hand, or is damaged.*export the model again"):
+    with pytest.raises(ModelError, match=r"changed by hand, or is damaged.*make the model again"):
         manifest_from_json(json.dumps(data), "here")
 
 

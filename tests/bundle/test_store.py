@@ -21,12 +21,17 @@ from bundle.conftest import MANIFEST, weights
 from cdal_sdk.bundle import (
     GATE_FILE,
     MANIFEST_FILE,
+    SPLIT_FILE,
     WEIGHTS_FILE,
+    SplitRecord,
+    check_folder,
     checkpoint_content,
     load_model,
     read_manifest,
+    read_split,
     replace_manifest,
     save_checkpoint,
+    split_to_json,
     store,
     stored_weights,
     write_model_folder,
@@ -257,6 +262,41 @@ def test_a_user_s_own_file_in_a_model_folder_is_not_lost(folder, name):
     assert load_model(folder).manifest.votes == MANIFEST.votes
 
 
+def test_a_model_folder_that_no_longer_holds_can_be_made_again(folder):
+    """Edited by hand, of another version, or looked at with a Mac."""
+    for old, new in ((f'"seed": {MANIFEST.seed}', '"seed": 77'), ('"schema": 1', '"schema": 0')):
+        path = folder / "manifest.json"
+        path.write_text(path.read_text().replace(old, new))
+        (folder / ".DS_Store").touch()
+        with pytest.raises(ModelError):
+            load_model(folder)
+        write_model_folder(folder, MANIFEST, weights())
+        assert load_model(folder).manifest.seed == MANIFEST.seed
+
+
+def test_the_folder_where_one_works_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="itself cannot be replaced; give one inside it"):
+        check_folder(Path())
+
+
+def test_a_split_is_read_again_where_an_export_replaced_the_folder(folder, tmp_path, monkeypatch):
+    """It changes after the manifest was read, so that the hashes of the old one do not fit."""
+    records = [SplitRecord("*", "", 1, 2, number, ("a",), ("b",)) for number in range(2)]
+    for number, record in enumerate(records):
+        (tmp_path / f"{number}.json").write_text(split_to_json(record))
+    write_model_folder(folder, MANIFEST, weights(), extra_files={SPLIT_FILE: tmp_path / "0.json"})
+    check = store._check_files
+
+    def replaced(path, manifest):
+        monkeypatch.setattr(store, "_check_files", check)
+        write_model_folder(folder, MANIFEST, weights(1), extra_files={SPLIT_FILE: tmp_path / "1.json"})
+        return check(path, manifest)
+
+    monkeypatch.setattr(store, "_check_files", replaced)
+    assert read_split(folder) == records[1]
+
+
 def test_an_empty_folder_is_a_place_for_a_model(tmp_path):
     (tmp_path / "m").mkdir()
     write_model_folder(tmp_path / "m", MANIFEST, weights())
@@ -299,10 +339,10 @@ def test_a_process_killed_while_it_exchanges_folders_leaves_a_model(folder):
     write_model_folder(folder, MANIFEST, weights())
     assert left.exists(), "it may be of a process that is at work"
     os.utime(left, (0, 0))
-    (folder.parent / ".tiny.cdal-new-mine").mkdir()
-    os.utime(folder.parent / ".tiny.cdal-new-mine", (0, 0))
+    (folder.parent / ".tiny.cdal-new-20250101").mkdir()
+    os.utime(folder.parent / ".tiny.cdal-new-20250101", (0, 0))
     write_model_folder(folder, MANIFEST, weights())
-    assert {path.name for path in folder.parent.iterdir()} == {folder.name, ".tiny.cdal-new-mine"}
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, ".tiny.cdal-new-20250101"}
 
 
 def run_alone(program: str, folder: Path) -> subprocess.Popen[str]:
@@ -360,7 +400,7 @@ def test_the_only_copy_is_never_deleted(folder, monkeypatch):
     with pytest.raises(OutputError):
         write_model_folder(folder, replace(MANIFEST, votes=9), weights(1))
     monkeypatch.undo()
-    (kept,) = folder.parent.glob(".tiny.cdal-old-*/00")
+    (kept,) = folder.parent.glob(".tiny.cdal-cdal-old-*/00")
     assert load_model(kept).manifest.votes == MANIFEST.votes
 
 
