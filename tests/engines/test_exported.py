@@ -33,9 +33,9 @@ def test_a_bundled_model_of_free_size() -> None:
 
 
 def test_a_bundled_model_of_fixed_size() -> None:
-    model = load_model("nuclei")
+    model = load_model("chest-xray")
     wanted = Target(model.manifest.sampling(votes=1), "cuda", "fp32", model.weights_sha256, fixed_size=True)
-    check(model.generator, wanted, [(288, 288)])
+    check(model.generator, wanted, [(96, 96)])
 
 
 def canvas(height: int, width: int) -> Target:
@@ -44,9 +44,8 @@ def canvas(height: int, width: int) -> Target:
     return target(sampling=replace(MODEL, plan=plan).sampling())
 
 
-@pytest.mark.parametrize("size", [(6, 6), (6, 16)])
-def test_small_canvases(size: tuple[int, int]) -> None:
-    check(tiny_generator(MODEL), canvas(*size), [size, (4, 4)])
+def test_a_small_canvas() -> None:
+    check(tiny_generator(MODEL), canvas(6, 16), [(6, 16), (4, 4)])
 
 
 @pytest.mark.parametrize("size", [(2, 2), (4, 16), (16, 4)])
