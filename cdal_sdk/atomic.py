@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cdal_sdk.errors import OutputError
 
-__all__ = ["atomic", "check_place", "scratch", "unfinished"]
+__all__ = ["atomic", "check_place", "scratch", "sync", "unfinished"]
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-.+")
 
@@ -36,10 +36,9 @@ def atomic(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with scratch(path) as temporary:
             yield temporary
-            _sync(temporary, os.O_RDWR)  # Windows flushes only what is open for writing
+            sync(temporary)
             temporary.replace(path)
-        if os.name == "posix":  # elsewhere a folder cannot be opened
-            _sync(path.parent, os.O_RDONLY)
+        sync(path.parent)
     except OSError as error:
         raise _refused(path, error) from error
 
@@ -88,8 +87,11 @@ def unfinished(folder: Path) -> list[Path]:
     return [path for path in folder.glob(".*-*") if _TEMPORARY.fullmatch(path.name)]
 
 
-def _sync(path: Path, flags: int) -> None:
-    handle = os.open(path, flags)
+def sync(path: Path) -> None:
+    """Have a file on the disk, or a folder where it can be opened."""
+    if path.is_dir() and os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes only what is open for writing
     try:
         os.fsync(handle)
     finally:

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cdal_sdk.atomic import atomic, unfinished
+from cdal_sdk.atomic import atomic, sync, unfinished
 from cdal_sdk.bundle.checkpoint import load_checkpoint
 from cdal_sdk.bundle.manifest import Manifest, manifest_from_data, manifest_from_json, manifest_to_json
 from cdal_sdk.bundle.split import SPLIT_FILE, SplitRecord, split_from_data, split_from_json
@@ -210,10 +210,10 @@ def write_model_folder(
         (staging / MANIFEST_FILE).write_text(manifest_to_json(manifest), encoding="utf-8")
         staging.chmod(0o755)
         for path in (*staging.rglob("*"), staging):  # the data are on the disk before the name is
-            _sync(path)
+            sync(path)
         _swap(staging, folder)
         with suppress(OSError):  # some network drives do not sync folders, and nothing can be taken back
-            _sync(folder.parent)
+            sync(folder.parent)
         _clear(folder)
     except (OSError, safetensors.SafetensorError) as error:
         raise _unwritable(folder, error) from error
@@ -288,17 +288,6 @@ def replace_manifest(folder: Path, manifest: Manifest) -> None:
         raise ModelError("the manifest lists other files than the folder's", where=folder)
     with atomic(folder / MANIFEST_FILE) as aside:
         aside.write_text(manifest_to_json(manifest), encoding="utf-8")
-
-
-def _sync(path: Path) -> None:
-    """Have a file on the disk, or a folder where it can be opened."""
-    if path.is_dir() and os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes only what is open for writing
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _clear(folder: Path) -> None:
