@@ -15,6 +15,12 @@ from pydicom.uid import ComputedRadiographyImageStorage, generate_uid
 from synthetic_dicom import AXIAL, ONLY_MR, Series, mr_header, phantom
 
 
+def pytest_configure() -> None:
+    """Side by side (`-n`), each process and those that it starts have their share of the cores."""
+    if side_by_side := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(side_by_side))))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Engines that tests build are kept for the session, away from the user's."""

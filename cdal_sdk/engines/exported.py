@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from cdal_sdk.diffusion import VoteStatistics
 from cdal_sdk.engines.base import Target, fold_for
+from cdal_sdk.engines.folded import CONVOLUTIONS
 from cdal_sdk.engines.fused import FoldedSampler
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
@@ -46,18 +51,49 @@ def export_sampler(generator: Generator, target: Target, device: str) -> torch.e
     half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(target.precision)
     example = torch.zeros(batch.best, config.image_channels, *size, device=device)
     with torch.no_grad():
-        module = _Autocast(sampler, half).to(device).eval()
+        module = _Typed(sampler, half).to(device).eval()
         return torch.export.export(module, (example,), dynamic_shapes={"image": dimensions}, strict=False)
 
 
-class _Autocast(nn.Module):
-    """The sampler with half-precision convolutions and products as part of its graph, so that the graph is typed."""
+class _Typed(nn.Module):
+    """The sampler with the type of every convolution and product as part of its graph.
 
-    def __init__(self, sampler: FoldedSampler, dtype: torch.dtype | None) -> None:
+    Autocast would leave it to the device: a CPU's takes norms in half precision, which CUDA's does not.
+    """
+
+    def __init__(self, sampler: FoldedSampler, half: torch.dtype | None) -> None:
         super().__init__()
-        self.sampler, self.dtype = sampler, dtype
+        self.sampler, self.products = sampler, half
+        if half is not None:
+            for module in sampler.generator.modules():
+                if isinstance(module, CONVOLUTIONS):
+                    module.to(half)
+            sampler.generator.out.register_forward_hook(lambda *call: call[-1].float())  # for tanh and sampler
 
     def forward(self, image: Tensor) -> VoteStatistics:
-        with torch.autocast("cuda", dtype=self.dtype or torch.float16, enabled=self.dtype is not None):
-            mean, spread = self.sampler(image)
-        return VoteStatistics(mean.float(), spread.float())
+        with nullcontext() if self.products is None else _HalfProducts(self.products):
+            return VoteStatistics(*self.sampler(image))
+
+
+class _HalfProducts(TorchFunctionMode):
+    """Convolutions and products in half precision, norms and softmax in float32, whatever they are given.
+
+    Everything else has the type of what it is given.
+    """
+
+    _HALF = frozenset({torch.conv2d, torch.Tensor.matmul, torch.Tensor.__matmul__})
+    _EXACT = frozenset({F.group_norm, torch.Tensor.softmax})
+
+    def __init__(self, half: torch.dtype) -> None:
+        super().__init__()
+        self.half = half
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        wanted = self.half if function in self._HALF else torch.float32 if function in self._EXACT else None
+        if wanted is not None:
+            args = tuple(
+                value.to(wanted) if isinstance(value, Tensor) and value.dtype != wanted else value for value in args
+            )
+        return function(*args, **kwargs or {})

@@ -6,6 +6,7 @@ libtorch and the torch-tensorrt runtime.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,10 +33,9 @@ class TorchTensorRtEngine:
     """
 
     name = "tensorrt"
-    device = "cuda"
 
     def __init__(self, module: torch.jit.ScriptModule, target: Target) -> None:
-        self.precision: Precision = target.precision
+        self.device, self.precision = target.device, target.precision
         self._module, self._most, self._turns = module, target.batch.most, Turns()
 
     @torch.inference_mode()
@@ -45,7 +45,7 @@ class TorchTensorRtEngine:
             return in_parts(self._run, images, self._most)
 
     def _run(self, images: NDArray[np.float32]) -> VoteMaps:
-        mean, spread = self._module(torch.from_numpy(images).cuda())
+        mean, spread = self._module(torch.from_numpy(images).to(self.device))
         return VoteMaps(mean.cpu().numpy(), spread.cpu().numpy())
 
 
@@ -60,9 +60,11 @@ class _TorchTensorRtBuilder:
 
     def environment(self, device: str) -> Mapping[str, str]:  # noqa: ARG002 - it only runs on CUDA
         major, minor = torch.cuda.get_device_capability()
+        tensorrt = sys.modules["tensorrt"]  # which library that is, torch-tensorrt decides
         return {
             "torch": torch.__version__,
             "torch-tensorrt": torch_tensorrt.__version__,
+            torch_tensorrt.tensorrt_package_name: tensorrt.__version__,  # opens no other version's engines
             "gpu": torch.cuda.get_device_name(),
             "compute_capability": f"{major}.{minor}",
         }
@@ -70,7 +72,7 @@ class _TorchTensorRtBuilder:
     def build(self, generator: Generator, target: Target, path: Path) -> None:
         channels, batch = generator.config.image_channels, target.batch
         try:
-            program = export_sampler(generator, target, "cuda")
+            program = export_sampler(generator, target, target.device)
             # TensorRT wants all sizes between a smallest and a largest one; the network's divisor is ours to keep.
             shapes = torch_tensorrt.Input(
                 min_shape=(batch.least, channels, *smallest_image(generator, target)),
@@ -86,10 +88,9 @@ class _TorchTensorRtBuilder:
                     disable_tf32=True,
                     truncate_double=True,
                     require_full_compilation=True,  # else what TensorRT lacks would run in PyTorch, and nobody be told
-                    min_block_size=1,
                 )
-                example = torch.zeros(batch.best, channels, *target.canvas, device="cuda")
-                traced: torch.jit.ScriptModule = torch.jit.trace(compiled, [example])  # type: ignore[no-untyped-call]
+                example = torch.zeros(batch.best, channels, *target.canvas, device=target.device)
+                traced: torch.jit.ScriptModule = torch.jit.trace(compiled, [example], check_trace=False)  # type: ignore[no-untyped-call]
         except EngineError:
             raise
         except Exception as error:
@@ -98,7 +99,7 @@ class _TorchTensorRtBuilder:
 
     def load(self, path: Path, target: Target) -> TorchTensorRtEngine:
         try:
-            module = torch.jit.load(str(path), map_location="cuda")  # type: ignore[no-untyped-call]
+            module = torch.jit.load(str(path), map_location=target.device)  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError) as error:
             raise EngineError("the TensorRT file does not open here", where=path, remedy="export it again") from error
         return TorchTensorRtEngine(module, target)

@@ -48,6 +48,23 @@ def test_a_small_canvas() -> None:
     check(tiny_generator(MODEL), canvas(6, 16), [(6, 16), (4, 4)])
 
 
+def test_half_precision_is_part_of_the_graph() -> None:
+    wanted = target(precision="fp16", fixed_size=True)
+    program, sampler = export_sampler(tiny_generator(MODEL), wanted, "cpu"), fold_for(tiny_generator(MODEL), wanted)
+    types: dict[str, set[torch.dtype]] = {}
+    for node in program.graph.nodes:
+        if isinstance(value := node.meta.get("val"), torch.Tensor):
+            types.setdefault(str(node.target), set()).add(value.dtype)
+    assert types["aten.conv2d.default"] == types["aten.matmul.default"] == {torch.float16}
+    for exact in ("group_norm.default", "softmax.int", "tanh.default", "square.default", "mean.dim"):
+        assert types[f"aten.{exact}"] == {torch.float32}
+    image = torch.randn(2, MODEL.network.image_channels, *wanted.canvas)
+    with torch.inference_mode():
+        for found, expected in zip(program.module()(image), sampler(image), strict=True):
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+
+
 @pytest.mark.parametrize("size", [(2, 2), (4, 16), (16, 4)])
 def test_a_canvas_without_room_is_an_engine_s_error_which_auto_passes_over(size: tuple[int, int]) -> None:
     with pytest.raises(EngineError, match="too small"):
