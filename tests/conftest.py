@@ -14,11 +14,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ComputedRadiographyImageStorage, generate_uid
 from synthetic_dicom import AXIAL, ONLY_MR, Series, mr_header, phantom
 
-
-def pytest_configure() -> None:
-    """Side by side (`-n`), each process and those that it starts have their share of the cores."""
-    if side_by_side := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(side_by_side))))
+if SIDE_BY_SIDE := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # each process has its share of the cores
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(SIDE_BY_SIDE))))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -100,12 +100,12 @@ class Schedule:
             noise: standard normal, shaped as x0.
         """
         alpha_bar = self._at(self.alpha_bars, step, x0)
-        return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
+        return alpha_bar**0.5 * x0 + (1 - alpha_bar) ** 0.5 * noise
 
     def forward_step(self, x_previous: Tensor, step: Tensor | int, noise: Tensor) -> Tensor:
         """One forward step x_{t-1} -> x_t: sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) eps."""
         beta = self._at(self._betas, step, x_previous)
-        return (1 - beta).sqrt() * x_previous + beta.sqrt() * noise
+        return (1 - beta) ** 0.5 * x_previous + beta**0.5 * noise
 
     def posterior(self, x0_hat: Tensor, x_t: Tensor, step: Tensor | int, noise: Tensor | None = None) -> Tensor:
         """A draw of q(x_{t-1} | x_t, x0_hat), or its mean without noise (DDPM, eqs. 6 and 7)."""
@@ -113,9 +113,9 @@ class Schedule:
         return mean if noise is None else mean + self._at(self.posterior_std, step, x_t) * noise
 
     @staticmethod
-    def _at(values: NDArray[np.float64], step: Tensor | int, like: Tensor) -> Tensor:
-        """Coefficients of the steps, shaped to multiply `like`."""
+    def _at(values: NDArray[np.float64], step: Tensor | int, like: Tensor) -> Tensor | float:
+        """Coefficients of the steps, to multiply `like`: a constant of an unrolled graph, or a tensor."""
         if isinstance(step, int):
-            return torch.tensor(values[step], dtype=like.dtype, device=like.device)
+            return float(values[step])
         chosen = torch.as_tensor(values, device=like.device)[step].to(like.dtype)
         return chosen.reshape(-1, *[1] * (like.dim() - 1))

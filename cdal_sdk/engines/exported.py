@@ -12,7 +12,6 @@ from torch.overrides import TorchFunctionMode
 
 from cdal_sdk.diffusion import VoteStatistics
 from cdal_sdk.engines.base import Target, fold_for
-from cdal_sdk.engines.folded import CONVOLUTIONS
 from cdal_sdk.engines.fused import FoldedSampler
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
@@ -27,7 +26,7 @@ def smallest_image(generator: Generator, target: Target) -> tuple[int, int]:
     return target.canvas if target.fixed_size else (_LEAST * generator.config.divisor,) * 2
 
 
-def export_sampler(generator: Generator, target: Target, device: str) -> torch.export.ExportedProgram:
+def export_sampler(generator: Generator, target: Target) -> torch.export.ExportedProgram:
     """The sampler of a target; batch and, unless the size is fixed, height and width stay dynamic.
 
     Raises:
@@ -49,9 +48,9 @@ def export_sampler(generator: Generator, target: Target, device: str) -> torch.e
         sampler.x_T = F.pad(sampler.x_T, (0, 1, 0, 1))
         sampler.posterior = None if sampler.posterior is None else F.pad(sampler.posterior, (0, 1, 0, 1))
     half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(target.precision)
-    example = torch.zeros(batch.best, config.image_channels, *size, device=device)
+    example = torch.zeros(batch.best, config.image_channels, *size, device=target.device)
     with torch.no_grad():
-        module = _Typed(sampler, half).to(device).eval()
+        module = _Typed(sampler, half).to(target.device).eval()
         return torch.export.export(module, (example,), dynamic_shapes={"image": dimensions}, strict=False)
 
 
@@ -63,22 +62,18 @@ class _Typed(nn.Module):
 
     def __init__(self, sampler: FoldedSampler, half: torch.dtype | None) -> None:
         super().__init__()
-        self.sampler, self.products = sampler, half
-        if half is not None:
-            for module in sampler.generator.modules():
-                if isinstance(module, CONVOLUTIONS):
-                    module.to(half)
-            sampler.generator.out.register_forward_hook(lambda *call: call[-1].float())  # for tanh and sampler
+        self.sampler, self.half_type = sampler, half
+        sampler.generator.out.register_forward_hook(lambda _module, _inputs, label: label.float())  # on for the sampler
 
     def forward(self, image: Tensor) -> VoteStatistics:
-        with nullcontext() if self.products is None else _HalfProducts(self.products):
+        with nullcontext() if self.half_type is None else _HalfProducts(self.half_type):
             return VoteStatistics(*self.sampler(image))
 
 
 class _HalfProducts(TorchFunctionMode):
-    """Convolutions and products in half precision, norms and softmax in float32, whatever they are given.
+    """Convolutions and products in half precision, norms and softmax in float32, whatever tensors they are given.
 
-    Everything else has the type of what it is given.
+    Everything else has the type of what it is given. A network with another kind of product has to name it here.
     """
 
     _HALF = frozenset({torch.conv2d, torch.Tensor.matmul, torch.Tensor.__matmul__})

@@ -6,7 +6,6 @@ libtorch and the torch-tensorrt runtime.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -58,9 +57,10 @@ class _TorchTensorRtBuilder:
     def precisions(self, device: str) -> tuple[Precision, ...]:
         return ("fp16", "bf16", "fp32") if device == "cuda" and torch.cuda.is_available() else ()
 
-    def environment(self, device: str) -> Mapping[str, str]:  # noqa: ARG002 - it only runs on CUDA
+    def environment(self, device: str) -> Mapping[str, str]:  # noqa: ARG002 - PyTorch's current GPU
+        import tensorrt  # after torch_tensorrt, which decides what library bears that name
+
         major, minor = torch.cuda.get_device_capability()
-        tensorrt = sys.modules["tensorrt"]  # which library that is, torch-tensorrt decides
         return {
             "torch": torch.__version__,
             "torch-tensorrt": torch_tensorrt.__version__,
@@ -72,7 +72,7 @@ class _TorchTensorRtBuilder:
     def build(self, generator: Generator, target: Target, path: Path) -> None:
         channels, batch = generator.config.image_channels, target.batch
         try:
-            program = export_sampler(generator, target, target.device)
+            program = export_sampler(generator, target)
             # TensorRT wants all sizes between a smallest and a largest one; the network's divisor is ours to keep.
             shapes = torch_tensorrt.Input(
                 min_shape=(batch.least, channels, *smallest_image(generator, target)),

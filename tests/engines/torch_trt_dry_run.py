@@ -49,7 +49,7 @@ def pretend_gpu() -> None:
         setattr(torch.cuda, name, answer)
     torch._C._CudaDeviceProperties = SimpleNamespace  # an annotation names it
     is_file = os.path.isfile
-    os.path.isfile = lambda path: "libtorchtrt" not in str(path) and is_file(path)
+    os.path.isfile = lambda path: "torchtrt" not in str(path) and is_file(path)
 
 
 pretend_gpu()
@@ -116,7 +116,8 @@ def build(name: str, precision: str, folder: Path) -> dict[str, Any]:
         target = Target(model.manifest.sampling(), "cpu", precision, model.weights_sha256, fixed_size=fixed)
         with patch.object(StandIn, "forward", StandIn.zeros):
             BUILDER.build(model.generator, target, path)
-        return {"engines": len(BUILT), **BUILT.pop()}
+        weights = sum(values.numel() for values in model.generator.state_dict().values())
+        return {"engines": len(BUILT), **BUILT.pop(), "weights": weights}
     generator, target = tiny_generator(MODEL), small_target(precision=precision)
     BUILDER.build(generator, target, path)
     engine, reference = BUILDER.load(path, target), fuse(generator, target.sampling)
