@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 
 from cdal_sdk.engines import pick_device
 
@@ -42,7 +43,11 @@ class Hardware:
         if precision == "auto":
             fast = torch.cuda.is_bf16_supported() if cuda else _cpu_multiplies_bf16()
             precision = "bf16-mixed" if fast else "32-true"
-        fabric = Fabric(accelerator="cuda" if cuda else "cpu", devices=self.devices, precision=precision)
+        # Buffers are constants here, the FIR kernels; sent anew before each forward, they would be "modified in place"
+        # between two forward passes of one loss, which PyTorch 2.11 refuses.
+        strategy = DDPStrategy(broadcast_buffers=False) if self.devices > 1 else "auto"
+        accelerator = "cuda" if cuda else "cpu"
+        fabric = Fabric(accelerator=accelerator, strategy=strategy, devices=self.devices, precision=precision)
         fabric.launch()
         return fabric
 
