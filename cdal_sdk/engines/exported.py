@@ -63,7 +63,8 @@ class _Typed(nn.Module):
     def __init__(self, sampler: FoldedSampler, half: torch.dtype | None) -> None:
         super().__init__()
         self.sampler, self.half_type = sampler, half
-        sampler.generator.out.register_forward_hook(lambda _module, _inputs, label: label.float())  # on for the sampler
+        # What follows the last convolution, tanh and the sampler, computes in float32.
+        sampler.generator.out.register_forward_hook(lambda _module, _inputs, label: label.float())
 
     def forward(self, image: Tensor) -> VoteStatistics:
         with nullcontext() if self.half_type is None else _HalfProducts(self.half_type):

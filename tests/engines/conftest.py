@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cdal_sdk.engines import Builder, Engine, Target, builder_of, engine_kind
+from cdal_sdk.bundle import load_model
+from cdal_sdk.engines import Builder, Engine, Precision, Target, builder_of, engine_kind
 from cdal_sdk.errors import MissingExtraError
+from cdal_sdk.network import Generator
 from tests.tiny_model import VOLUME, tiny_generator
 
 NETWORK = replace(VOLUME.network, image_channels=2, multipliers=(1, 2))
@@ -25,6 +27,13 @@ def builder(name: str) -> Builder:
 
 def target(**changes: object) -> Target:
     return replace(Target(MODEL.sampling(), "cpu", "fp32", "weights"), **changes)  # type: ignore[arg-type]
+
+
+def shipped(name: str, device: str = "cuda", precision: Precision = "fp16") -> tuple[Generator, Target]:
+    """A bundled model and what `cdal export` builds of it."""
+    model = load_model(name)
+    fixed = model.manifest.plan.fit != "pad"
+    return model.generator, Target(model.manifest.sampling(), device, precision, model.weights_sha256, fixed_size=fixed)
 
 
 @pytest.fixture

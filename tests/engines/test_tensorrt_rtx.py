@@ -14,7 +14,7 @@ import torch
 
 trt = pytest.importorskip("tensorrt_rtx_bindings", reason="the extra [tensorrt-rtx] is not installed")
 
-from cdal_sdk.bundle import bundled_models, load_model  # noqa: E402
+from cdal_sdk.bundle import bundled_models  # noqa: E402
 from cdal_sdk.engines import (  # noqa: E402
     BatchProfile,
     EngineRequest,
@@ -31,17 +31,9 @@ from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph  # noqa: E402
 from cdal_sdk.engines.tensorrt_rtx import BUILDER, TensorRtEngine, build_plan, describe_network  # noqa: E402
 from cdal_sdk.errors import EngineError  # noqa: E402
 from cdal_sdk.network import Generator  # noqa: E402
-from tests.engines.conftest import MODEL  # noqa: E402
+from tests.engines.conftest import MODEL, shipped  # noqa: E402
 from tests.engines.conftest import target as small_target  # noqa: E402
 from tests.tiny_model import tiny_generator  # noqa: E402
-
-
-def shipped(name: str) -> tuple[Generator, Target]:
-    """A model and what `cdal export --engine tensorrt-rtx --fp16` builds of it."""
-    model = load_model(name)
-    plan = model.manifest.plan
-    target = Target(model.manifest.sampling(), "cuda", "fp16", model.weights_sha256, fixed_size=plan.fit != "pad")
-    return model.generator, target
 
 
 def half_graph(generator: Generator, target: Target) -> bytes:

@@ -26,10 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdal_sdk.bundle import load_model
-from cdal_sdk.engines import Target, fuse
+from cdal_sdk.engines import Precision, fuse
 from cdal_sdk.errors import EngineError
-from tests.engines.conftest import MODEL
+from tests.engines.conftest import MODEL, shipped
 from tests.engines.conftest import target as small_target
 from tests.tiny_model import tiny_generator
 
@@ -108,15 +107,12 @@ def convert(module: nn.Module, inputs: Sequence[Any], settings: Any, **_: Any) -
     return StandIn(module)
 
 
-def build(name: str, precision: str, folder: Path) -> dict[str, Any]:
+def build(name: str, precision: Precision, folder: Path) -> dict[str, Any]:
     """What an engine consists of, and for the tiny model how far its file, opened, is from the reference."""
     path = folder / "engine"
     if name != "tiny":
-        model = load_model(name)
-        fixed = model.manifest.plan.fit != "pad"
-        target = Target(model.manifest.sampling(), "cpu", precision, model.weights_sha256, fixed_size=fixed)
         with patch.object(StandIn, "forward", StandIn.zeros):
-            BUILDER.build(model.generator, target, path)
+            BUILDER.build(*shipped(name, "cpu", precision), path)
         return {"engines": len(BUILT), **BUILT.pop()}
     generator, target = tiny_generator(MODEL), small_target(precision=precision)
     BUILDER.build(generator, target, path)
