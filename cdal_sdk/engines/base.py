@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ from cdal_sdk.errors import EngineError, OutputError
 from cdal_sdk.network import Generator
 
 __all__ = [
+    "HALF_TYPES",
     "BatchProfile",
     "Builder",
     "BuiltEngine",
@@ -43,6 +45,7 @@ __all__ = [
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+HALF_TYPES: Mapping[Precision, torch.dtype] = MappingProxyType({"fp16": torch.float16, "bf16": torch.bfloat16})
 
 
 class VoteMaps(NamedTuple):

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from cdal_sdk.engines import torchscript
-from cdal_sdk.engines.base import Precision, Target, Turns, VoteMaps, in_parts
+from cdal_sdk.engines.base import HALF_TYPES, Precision, Target, Turns, VoteMaps, in_parts
 from cdal_sdk.engines.torchscript import TorchScriptEngine
 from cdal_sdk.network import Generator
 
@@ -66,7 +66,7 @@ class CudaGraphEngine:
     def __init__(self, module: torch.jit.ScriptModule, precision: Precision) -> None:
         self.precision = precision
         self._module = module
-        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+        self._dtype = HALF_TYPES[precision]
         self._recordings: OrderedDict[tuple[int, ...], _Recording] = OrderedDict()
         self._turns = Turns()
 

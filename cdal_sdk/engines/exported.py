@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from cdal_sdk.diffusion import VoteStatistics
-from cdal_sdk.engines.base import Target, fold_for
+from cdal_sdk.engines.base import HALF_TYPES, Target, fold_for
 from cdal_sdk.engines.fused import FoldedSampler
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
@@ -47,10 +47,9 @@ def export_sampler(generator: Generator, target: Target) -> torch.export.Exporte
             dimensions[axis] = config.divisor * torch.export.Dim(name, min=_LEAST, max=most[axis - 2])
         sampler.x_T = F.pad(sampler.x_T, (0, 1, 0, 1))
         sampler.posterior = None if sampler.posterior is None else F.pad(sampler.posterior, (0, 1, 0, 1))
-    half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(target.precision)
     example = torch.zeros(batch.best, config.image_channels, *size, device=target.device)
     with torch.no_grad():
-        module = _Typed(sampler, half).to(target.device).eval()
+        module = _Typed(sampler, HALF_TYPES.get(target.precision)).to(target.device).eval()
         return torch.export.export(module, (example,), dynamic_shapes={"image": dimensions}, strict=False)
 
 

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cdal_sdk.engines import Precision, Target, VoteMaps, fold_for
-from cdal_sdk.engines.base import named_outputs
+from cdal_sdk.engines.base import HALF_TYPES, named_outputs
 from cdal_sdk.engines.folded import CONVOLUTIONS, Attention
 from cdal_sdk.network import Generator
 
 __all__ = ["EmulatedEngine", "find_islands"]
 
-_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 _HEADROOM = 4.0  # an activation this close to the largest half is one that another image may overflow
 _JUMP = 4.0  # times the median error of all layers
@@ -45,7 +44,7 @@ class EmulatedEngine:
         self, generator: Generator, target: Target, watch: Callable[[str, Tensor], None] = lambda *_: None
     ) -> None:
         self.precision: Precision = target.precision
-        self._type, self._islands, self._watch = _TYPES.get(target.precision), target.islands, watch
+        self._type, self._islands, self._watch = HALF_TYPES.get(target.precision), target.islands, watch
         self._steps = target.sampling.schedule.steps
         self._calls: dict[str, int] = {}
         self._sampler = fold_for(generator, target)
