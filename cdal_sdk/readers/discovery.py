@@ -80,6 +80,9 @@ def discover(
     if changed := {path for listing in listed.values() for path in listing.changed}:
         what = "passed over %d output(s) of an earlier run that have changed since; name them to segment them"
         _log.warning(what, len(changed))
+    if any(listing.hidden for listing in listed.values()):
+        what = "passed over %s, though what lies there is of no earlier run; choose another --out to segment it"
+        _log.warning(what, exclude)
     missing = [given for given in answers if given not in listed and given not in silent]
     if missing and len(missing) == len(answers):
         raise UsageError("there is no such file or folder", where=missing[0], remedy="check the path")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cdal_sdk.digest import sha256
 from cdal_sdk.readers.patience import TurnTo
 
 __all__ = ["Listing", "list_files", "real"]
 
 _LEDGER, _PREVIEWS = ".cdal-ledger", "previews"
 _DISC_INDEX = "DICOMDIR"
-_WHILE_RECORDED = 2.0  # seconds: what is younger than its record by more was written by somebody else
+_KEPT = re.compile(r".+\.(nii\.gz|dcm|png|tif)~\d*")  # what a run found under a result's name, and kept
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Listing:
         is_folder: whether it is a folder.
         unreadable: folders that cannot be listed.
         discs: folders that are the contents of a DICOM disc, since they have its index.
-        changed: outputs of an earlier run that are younger than its record of them; none of `files`.
+        changed: files under the names of outputs of an earlier run, with other bytes than it recorded; none of `files`.
+        hidden: the folder that was passed over, where it holds something and no run has worked there.
     """
 
     files: dict[Path, Path] = field(default_factory=dict)
@@ -35,6 +38,7 @@ class Listing:
     unreadable: list[Path] = field(default_factory=list)
     discs: list[Path] = field(default_factory=list)
     changed: list[Path] = field(default_factory=list)
+    hidden: list[Path] = field(default_factory=list)
 
 
 def list_files(given: Path, exclude: Path | None, turn_to: TurnTo) -> Listing | None:
@@ -58,14 +62,18 @@ def list_files(given: Path, exclude: Path | None, turn_to: TurnTo) -> Listing | 
         turn_to(exclude)
         passed_over = real(exclude)
     visited = {start, *start.parents}
-    recorded: dict[Path, float] = {}  # outputs of earlier runs, and when they were
+    recorded: dict[Path, str] = {}  # outputs of earlier runs, and their SHA-256
     if passed_over in visited:  # what is named as an input is wanted
         passed_over = None
 
     def enters(path: Path) -> bool:
         turn_to(path)
         target = real(path)
-        if target in visited or (passed_over is not None and passed_over in (target, *target.parents)):
+        if passed_over is not None and passed_over in (target, *target.parents):
+            if _holds_what_no_run_wrote(passed_over):
+                listing.hidden.append(passed_over)
+            return False
+        if target in visited:
             return False
         visited.add(target)
         return True
@@ -79,19 +87,20 @@ def list_files(given: Path, exclude: Path | None, turn_to: TurnTo) -> Listing | 
         turn_to(here)
         _, folders, names = next(os.walk(here, onerror=note), ("", [], []))
         hidden = {_PREVIEWS} if _LEDGER in folders else set()
-        for path, moment in _outputs(here) if hidden else ():
+        for path, digest in _outputs(here) if hidden else ():
             turn_to(here)
-            recorded[path] = moment
-        visible = (name for name in sorted(folders) if not _is_aside(name) and name not in hidden)
+            recorded[path] = digest
+        visible = (name for name in sorted(folders) if not name.startswith(".") and name not in hidden)
         waiting += reversed([here / name for name in visible if enters(here / name)])
         if _DISC_INDEX in (name.upper() for name in names):
             listing.discs.append(here)
-        for path in (here / name for name in sorted(names) if not _is_aside(name)):
+        for path in (here / name for name in sorted(names) if not name.startswith(".")):
             turn_to(here)
-            if path not in recorded:
+            if path in recorded:
+                if not _holds(path, recorded[path]):
+                    listing.changed.append(path)
+            elif not (hidden and _KEPT.fullmatch(path.name)):
                 listing.files[real(path)] = path
-            elif _written(path) > recorded[path] + _WHILE_RECORDED:
-                listing.changed.append(path)
     return listing
 
 
@@ -100,21 +109,25 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _is_aside(name: str) -> bool:
-    """Whether a name is that of a hidden file, or of one that was kept when another took its place."""
-    return name.startswith(".") or name.rstrip("0123456789").endswith("~")
-
-
-def _outputs(out: Path) -> Iterator[tuple[Path, float]]:
-    """What the ledger of an output folder lists, and when it was recorded."""
+def _outputs(out: Path) -> Iterator[tuple[Path, str]]:
+    """What the ledger of an output folder lists, and its SHA-256."""
     for entry in sorted((out / _LEDGER).glob("*.json")):
         with suppress(OSError, ValueError, TypeError, LookupError):  # damaged, or none of ours
-            names, moment = json.loads(entry.read_text(encoding="utf-8"))["outputs"], entry.stat().st_mtime
-            yield from [(out / name, moment) for name in names]
+            told = json.loads(entry.read_text(encoding="utf-8"))
+            yield from [(out / name, told.get("output_sha256", {}).get(name, "")) for name in told["outputs"]]
 
 
-def _written(path: Path) -> float:
-    """When a file was written, in seconds; 0 where that cannot be told."""
-    with suppress(OSError):
-        return path.stat().st_mtime
-    return 0.0
+def _holds_what_no_run_wrote(folder: Path) -> bool:
+    """Whether something lies in a folder that has no ledger."""
+    try:
+        return not (folder / _LEDGER).exists() and any(not path.name.startswith(".") for path in folder.iterdir())
+    except OSError:
+        return False
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Whether a file has the bytes of a digest."""
+    try:
+        return sha256(path) == digest
+    except OSError:
+        return False

@@ -102,7 +102,7 @@ def segment_cases(
     remove_leftovers(out)
     order = {files.case: number for number, files in enumerate(cases)}
     began = time.monotonic()
-    report = _empty_report(segmenter)
+    report = replace(_empty_report(segmenter), inputs=len(cases))
     run = _Run(segmenter, out, tuple(formats), report.settings, overwrite=overwrite)
     pace = Pace()
 

@@ -28,7 +28,7 @@ class Problem:
     what: str
 
 
-def read_records(out: Path) -> tuple[list[CaseReport], list[Problem]]:
+def read_records(out: Path) -> tuple[list[CaseReport], set[str], list[Problem]]:
     """Every finished case of a folder, by name, and what is wrong with the records.
 
     The ledger knows all runs and the report one. A copy of a folder without its hidden ledger has the report's cases.
@@ -37,14 +37,14 @@ def read_records(out: Path) -> tuple[list[CaseReport], list[Problem]]:
         out: an output folder.
 
     Returns:
-        The entries that can be understood, and the problems.
+        The entries that can be understood, the names of the cases that failed, and the problems.
 
     Raises:
         UsageError: the folder holds no finished case.
     """
     nothing = UsageError("no case was finished in this folder", where=out, remedy="give the --out of a run")
     entries, problems = _read_ledger(out)
-    recorded = {*entries, *(problem.case for problem in problems)}
+    recorded, failed = {*entries, *(problem.case for problem in problems)}, set[str]()
     try:
         report = Report.read(out)
     except (FileNotFoundError, NotADirectoryError):  # a run writes it before its first case
@@ -55,10 +55,11 @@ def read_records(out: Path) -> tuple[list[CaseReport], list[Problem]]:
         problems.append(Problem(REPORT_FILE, "it is damaged or cannot be read"))
     else:
         problems += _compare(report, entries, recorded)
+        failed = {case.case for case in report.cases if case.status == "failed"}
         entries = {case.case: case for case in report.cases if case.status != "failed"} | entries
         if not entries and not problems:
             raise nothing
-    return [entries[case] for case in sorted(entries)], problems
+    return [entries[case] for case in sorted(entries)], failed, problems
 
 
 def _read_ledger(out: Path) -> tuple[dict[str, CaseReport], list[Problem]]:
@@ -76,6 +77,9 @@ def _read_ledger(out: Path) -> tuple[dict[str, CaseReport], list[Problem]]:
 
 def _compare(report: Report, entries: Mapping[str, CaseReport], recorded: Collection[str]) -> Iterator[Problem]:
     """Where a report and the ledger contradict each other, or the report itself."""
+    if len(report.cases) < report.inputs:
+        what = f"it tells of {len(report.cases)} of {report.inputs} cases: the run was interrupted, or is still at work"
+        yield Problem(REPORT_FILE, what)
     for told in report.cases:
         if told.case in entries:
             differing = _differing(told, entries[told.case])

@@ -94,6 +94,7 @@ class Report:
         interval_coverage: share of cases, alike those that calibrated the model, whose true sizes all lie in their
             intervals; None where that is not known.
         seconds: the run took ("wall"), and its cases spent in each stage; stages overlap.
+        inputs: how many cases the run was given; more than `cases` while it is at work, or if it was interrupted.
         cases: in the order of the input.
     """
 
@@ -109,6 +110,7 @@ class Report:
     software: str
     interval_coverage: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    inputs: int = 0
     cases: list[CaseReport] = field(default_factory=list)
 
     def count_seconds(self, wall: float) -> None:
@@ -127,7 +129,7 @@ class Report:
     def settings(self) -> dict[str, Any]:
         """What it says of all its cases; the entry of each says the same."""
         names = (field.name for field in fields(self))
-        return {name: getattr(self, name) for name in names if name not in ("seconds", "cases")}
+        return {name: getattr(self, name) for name in names if name not in ("seconds", "inputs", "cases")}
 
     def to_json(self) -> str:
         """Readable JSON."""

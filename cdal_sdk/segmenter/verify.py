@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,8 @@ def verify(
     The report says the same as the ledger. Of each finished case: every file is there and has the bytes that were
     recorded; each mask can be read, lies on the grid and in the place of its source, holds only numbers of its labels,
     and as many voxels as the sizes in the report say; a DICOM segmentation refers to its source. No mask lies in the
-    folder that no finished case accounts for. With sources, their bytes and geometry are compared, too; with a
-    manifest, the labels.
+    folder that no finished case accounts for. With sources, each is a finished case or one that the report calls
+    failed, and their bytes and geometry are compared, too; with a manifest, the labels.
 
     Args:
         out: an output folder.
@@ -76,7 +77,7 @@ def verify(
     Raises:
         UsageError: the folder holds no finished case.
     """
-    entries, problems = read_records(out)
+    entries, failed, problems = read_records(out)
     given = _Sources(sources, timeout)
     for entry in entries:
         problems += _found(entry, _check_outputs(entry, out))
@@ -84,6 +85,9 @@ def verify(
             problems += _found(entry, _check_labels(entry, manifest))
         if sources:
             problems += _found(entry, _check_source(entry, given.of(entry), out, read))
+    problems += [
+        Problem(case, "nothing in this folder tells of this source") for case in given.without(entries, failed)
+    ]
     problems += [Problem(name, "no finished case accounts for this file") for name in _unaccounted(entries, out)]
     files = sum(len(entry.outputs) for entry in entries)
     return Verification(len(entries), files, sum(given.of(entry) is not None for entry in entries), problems)
@@ -122,6 +126,24 @@ class _Sources:
         if named is not None and named.digests == entry.source_sha256:  # several cases may share their files
             return named
         return self._by_content.get(tuple(entry.source_sha256), named)
+
+    def without(self, entries: Sequence[CaseReport], failed: Collection[str]) -> list[str]:
+        """The cases among the sources of which nothing is told: no entry, by name or by what they hold, nor failure."""
+        known, moved = set(failed), Counter[tuple[str, ...]]()
+        for entry in entries:
+            source = self.of(entry)
+            if source is not None and source.files.case == entry.case:
+                known.add(entry.case)
+            elif source is not None:
+                moved[tuple(source.digests)] += 1
+        missing = []
+        for case, source in self._by_name.items():
+            content = tuple(source.digests)
+            if case not in known and not moved[content]:
+                missing.append(case)
+            elif case not in known:  # each entry accounts for one case, though several may share their files
+                moved[content] -= 1
+        return missing
 
 
 def _found(entry: CaseReport, checks: Iterable[str]) -> Iterator[Problem]:

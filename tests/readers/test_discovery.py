@@ -19,6 +19,7 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.uid import MediaStorageDirectoryStorage, SegmentationStorage
 
+from cdal_sdk.digest import sha256
 from cdal_sdk.errors import ReadError, UsageError
 from cdal_sdk.readers import IsolatedReader, dicom_series, discover, discovery, read_study
 from cdal_sdk.segmenter.ledger import Ledger
@@ -399,17 +400,40 @@ def test_what_an_earlier_run_wrote_is_no_input(tmp_path, caplog):
     for name in ("x.png", "spread/x.nii.gz", "previews/x.png", "previews/killed.png"):
         (write_png if name.endswith("png") else write_nifti)(out / name)
     assert len(discover([tmp_path / "in"])) == 5
-    Ledger(out).write(CaseReport("x", "ok", None, "x.png", outputs=["x.png", "spread/x.nii.gz", "previews/x.png"]))
+    digests = {name: sha256(out / name) for name in ("x.png", "spread/x.nii.gz", "previews/x.png")}
+    Ledger(out).write(CaseReport("x", "ok", None, "x.png", outputs=[*digests], output_sha256=digests))
     (out / ".cdal-ledger/damaged.json").write_text("[")
     write_png(out / "mine.png")
     assert [case.paths[0].name for case in discover([tmp_path / "in"])] == ["x.png", "mine.png"]
     assert len(discover([out / "x.png"])) == 1, "what the user names is taken"
     assert not caplog.messages
-    os.utime(out / "x.png", (time.time() + 60,) * 2)
+    written = (out / "x.png").stat()
+    Image.new("L", (4, 3), 9).save(out / "x.png")
+    os.utime(out / "x.png", (written.st_atime, written.st_mtime))
     (out / "mine.png").rename(out / "x.png~1")
     assert [case.paths[0] for case in discover([tmp_path / "in"])] == [tmp_path / "in/x.png"]
     told = "passed over 1 output(s) of an earlier run that have changed since; name them to segment them"
     assert caplog.messages == [told], "it may be a corrected mask, or a scan"
+
+
+def test_names_with_a_tilde_are_inputs_but_for_what_a_run_kept(tmp_path):
+    write_nifti(tmp_path / "in/PATIEN~1/scan.nii.gz")
+    for name in ("SCAN~1.NII", "copy.nii.gz~"):
+        write_nifti(tmp_path / "scan.nii.gz")
+        (tmp_path / "scan.nii.gz").rename(tmp_path / "in" / name)
+    assert len(discover([tmp_path / "in"])) == 3
+    Ledger(tmp_path / "in").write(CaseReport("x", "ok", None, "x.png"))
+    assert sorted(case.paths[0].name for case in discover([tmp_path / "in"])) == ["SCAN~1.NII", "scan.nii.gz"]
+
+
+def test_scans_in_the_folder_for_the_outputs_are_told(tmp_path, caplog):
+    write_png(tmp_path / "in/a.png")
+    (tmp_path / "in/masks").mkdir()
+    discover([tmp_path / "in"], exclude=tmp_path / "in/masks")
+    assert not caplog.messages
+    write_png(tmp_path / "in/masks/b.png")
+    assert [case.case for case in discover([tmp_path / "in"], exclude=tmp_path / "in/masks")] == ["a"]
+    assert "masks, though what lies there is of no earlier run" in caplog.text
 
 
 def test_pictures_of_a_dicom_disc_belong_to_its_viewer(tmp_path, write_series, caplog):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cdal_sdk.bundle import read_manifest
 from cdal_sdk.digest import sha256
 from cdal_sdk.errors import ReadError, UsageError
 from cdal_sdk.readers import CaseFiles, discover
+from cdal_sdk.segmenter.report import CaseReport
 from cdal_sdk.segmenter.verify import Problem, verify
 from cdal_sdk.study import Study
 from tests.conftest import WriteSeries
@@ -114,7 +116,8 @@ def test_a_changed_or_missing_source(run: Path) -> None:
     write_volume(run / "in/a.nii.gz", seed=5)
     assert findings(run / "out", run / "in") == ["its source has changed since it was segmented"]
     (run / "in/a.nii.gz").rename(run / "in/other.nii.gz")
-    assert findings(run / "out", run / "in") == ["its source is not among the given inputs"]
+    told = ["its source is not among the given inputs", "nothing in this folder tells of this source"]
+    assert findings(run / "out", run / "in") == told
 
 
 def test_a_source_that_was_moved_is_known_by_its_bytes(run: Path) -> None:
@@ -122,7 +125,16 @@ def test_a_source_that_was_moved_is_known_by_its_bytes(run: Path) -> None:
     (run / "in/a.nii.gz").rename(run / "moved/renamed.nii.gz")
     write_volume(run / "moved/a.nii.gz", seed=5)  # another one has its name now
     found = verify(run / "out", discover([run / "moved"]))
-    assert (found.sources, found.problems) == (1, [])
+    assert found.sources == 1
+    assert found.problems == [Problem("a", "nothing in this folder tells of this source")], "that other one"
+
+
+def test_a_source_that_failed_is_told_by_the_report(run: Path) -> None:
+    shutil.copy(run / "in/a.nii.gz", run / "in/b.nii.gz")
+    assert findings(run / "out", run / "in") == ["nothing in this folder tells of this source"]
+    failed = asdict(CaseReport("b", "failed", "it cannot be read", "b.nii.gz"))
+    rewrite(run / "out/report.json", lambda report: report["cases"].append(failed))
+    assert findings(run / "out", run / "in") == []
 
 
 def test_a_source_that_cannot_be_read(run: Path) -> None:
