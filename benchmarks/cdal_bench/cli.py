@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from cdal_sdk.cli.output import tell
 from cdal_sdk.cli.paths import parse_name, parse_path
 
 if TYPE_CHECKING:
@@ -73,7 +73,11 @@ def benchmark(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Compare cDAL with SegDiff and others on this machine, interleaved, with intervals."""
+    """Compare cDAL with SegDiff and others on this machine, interleaved, with intervals.
+
+    Exit code 1: a contender that should run here failed, or an engine does not compute what the model does; the others'
+    figures are written.
+    """
     from cdal_sdk.errors import MissingExtraError, UsageError
 
     try:
@@ -122,6 +126,8 @@ def benchmark(
             chosen = first_engine(_names(engine), result)
             result = replace(result, scaling=study_scaling(request, chosen, say), scaling_engine=chosen)
     _write(result, out, as_json=as_json)
+    if result.failed or any(row.gate is not None and not row.gate.passed for row in result.rows):
+        raise typer.Exit(1)
 
 
 def _write(result: Result, out: Path, *, as_json: bool) -> None:
@@ -136,7 +142,7 @@ def _write(result: Result, out: Path, *, as_json: bool) -> None:
     with atomic(out / "report.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     if as_json:
-        sys.stdout.write((out / _RESULT).read_text(encoding="utf-8"))
+        tell((out / _RESULT).read_text(encoding="utf-8"))
     else:
         Console(soft_wrap=True, highlight=False).print(text, markup=False)
 

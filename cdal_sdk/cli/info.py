@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from cdal_sdk.cli.output import tell
 from cdal_sdk.cli.paths import parse_name
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ def info(
         installation = _installation()
         models = {name: read_manifest(name).description for name in bundled_models()}
         if as_json:
-            sys.stdout.write(json.dumps({**installation, "models": models}, indent=2) + "\n")
+            tell(json.dumps({**installation, "models": models}, indent=2) + "\n")
             return
         console.print(_table({**installation, **{f"model {name}": text for name, text in models.items()}}))
         return
     manifest = read_manifest(model)
     if as_json:
-        sys.stdout.write(manifest_to_json(manifest))
+        tell(manifest_to_json(manifest))
     else:
         console.print(_table(_describe(manifest)))
 

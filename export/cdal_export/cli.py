@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from cdal_sdk.cli.output import tell
 from cdal_sdk.cli.paths import parse_name, parse_path
 
 if TYPE_CHECKING:
@@ -101,13 +101,13 @@ def export(
     target = out or Path(f"{Path(checkpoint).stem}.cdal")
     with console.status("exporting") if console.is_terminal else nullcontext():
         exported = export_model(checkpoint, target, options, say)
+    written = [] if triton is None else write_repository(exported, triton)  # what is printed may be lost
     if as_json:
-        sys.stdout.write(json.dumps(exported.to_data(), indent=2) + "\n")
+        tell(json.dumps(exported.to_data(), indent=2) + "\n")
     else:
         _tell(exported, say)
-    if triton is not None:
-        for path in write_repository(exported, triton):
-            say(f"{path}")
+    for path in written:
+        say(f"{path}")
 
 
 def _tell(exported: Exported, say: Say) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import typer
 
 from cdal_bench import cli
-from cdal_bench.results import read_result
+from cdal_bench.results import Verdict, read_result
 from cdal_sdk.errors import EngineError, OutputError, UsageError
 from tests.bench.test_publish import RESULT
 
@@ -66,3 +69,21 @@ def test_the_engine_of_the_scaling_stands_in_the_result(tmp_path, monkeypatch, m
     assert read_result(tmp_path / "result.json").scaling_engine == "x"
     assert (tmp_path / "report.md").read_text() in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"result.json", "report.md", "latency.png"}
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        replace(RESULT, failed={"cdal-onnx": "it broke"}),
+        replace(
+            RESULT, rows=(*RESULT.rows[:1], replace(RESULT.rows[1], gate=Verdict(passed=False, figures="Dice 0.9")))
+        ),
+    ],
+    ids=["failed", "refused"],
+)
+def test_an_engine_that_fails_or_is_refused_shows_in_the_exit_code(tmp_path, monkeypatch, result):
+    monkeypatch.setattr("cdal_bench.benchmark.run_benchmark", lambda *_: result)
+    with pytest.raises(typer.Exit) as ended:
+        cli.benchmark(tmp_path)
+    assert ended.value.exit_code == 1
+    assert read_result(tmp_path / "result.json").failed == result.failed

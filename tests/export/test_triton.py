@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cdal_export import cli
 from cdal_export.exporter import Exported, ExportedEngine
 from cdal_export.triton import check_engines, model_config, write_repository
 from cdal_sdk.engines import BatchProfile
@@ -32,6 +33,17 @@ def test_what_triton_runs_is_written(tmp_path: Path) -> None:
     assert (model / "model.onnx").read_text() == "onnx"
     assert 'platform: "onnxruntime_onnx"' in config.read_text()
     assert "dynamic_batching" in config.read_text()
+
+
+def test_a_repository_is_written_where_nobody_takes_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(text: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("cdal_export.exporter.export_model", lambda *_: exported(tmp_path, "onnx"))
+    monkeypatch.setattr(cli, "tell", lost)
+    with pytest.raises(BrokenPipeError):
+        cli.export("hippocampus", engines=["onnx"], triton=tmp_path / "repository", as_json=True)
+    assert (tmp_path / "repository/tiny-volume-onnx/1/model.onnx").is_file()
 
 
 def test_a_server_meets_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

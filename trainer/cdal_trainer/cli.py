@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from cdal_sdk.cli.output import tell
 from cdal_sdk.cli.paths import parse_name, parse_path
 from cdal_sdk.cli.status import show_status
 from cdal_trainer.console import case_progress, print_scores, training_progress
@@ -150,7 +150,7 @@ def evaluate(
         )
     written = evaluation.save(out, trained.manifest.labels, other)
     if as_json:
-        sys.stdout.write(json.dumps(json.loads(written[0].read_text(encoding="utf-8")) | {"cases": None}) + "\n")
+        tell(json.dumps(json.loads(written[0].read_text(encoding="utf-8")) | {"cases": None}) + "\n")
         return
     print_scores(Console(soft_wrap=True, highlight=False), evaluation, other)
     Console(soft_wrap=True, highlight=False).print("written:", *map(str, written), markup=False)
@@ -220,7 +220,7 @@ def calibrate(
     )
     written = [] if dry_run else apply(outcome, model)
     if as_json:
-        sys.stdout.write(json.dumps(outcome.to_data()) + "\n")
+        tell(json.dumps(outcome.to_data()) + "\n")
         return
     told = Console(soft_wrap=True, highlight=False)
     told.print(describe(outcome), markup=False)
