@@ -21,6 +21,7 @@ __all__ = [
     "review_reasons",
 ]
 
+_EVERYWHERE = 0.9  # share of the image from which a label is more likely a mistake than a structure
 _SPECK = 0.01  # share of a label below which a separate part of it is not worth a look
 
 
@@ -67,6 +68,8 @@ def review_reasons(
         if not inside.any():
             reasons.append(f"empty: {label.name}")
             continue
+        if inside.mean() >= _EVERYWHERE:
+            reasons.append(f"all over the image: {label.name}")
         if whole and at_border(inside):
             reasons.append(f"touches the border: {label.name}")
         parts = parts_of(inside) if most else 0

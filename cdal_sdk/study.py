@@ -14,9 +14,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Code", "Label", "LabelSize", "Segmentation", "Source", "SourceKind", "Study"]
+__all__ = ["Code", "Label", "LabelSize", "Segmentation", "Source", "SourceKind", "Study", "View"]
 
 SourceKind = Literal["nifti", "dicom", "image", "array"]
+View = Literal["frontal", "lateral", "turned"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Study:
         affine: float64 [4, 4], voxel index (i, j, k) to RAS millimetres; None for a planar image.
         pixel_spacing: (between rows, between columns) in mm of a planar image, where known.
         modality: the DICOM modality ("MR", "CT", "CR", "DX", ...) where the source says so.
+        view: how a projection shows the patient, where the source says so; "turned" is not upright.
         source: the files that it was read from.
         doubts: what about the source somebody should look at, in words.
         burnt_in: whether the pixels may show the patient's name, so that no preview may show them.
@@ -56,6 +58,7 @@ class Study:
     source: Source
     pixel_spacing: tuple[float, float] | None = None
     modality: str | None = None
+    view: View | None = None
     doubts: tuple[str, ...] = ()
     burnt_in: bool = False
 

@@ -56,6 +56,11 @@ def test_each_reason():
     mask = blob()
     mask[5:10, 12:15, 2:6] = 1
     assert reasons(mask) == ["several components: Head has 2"]
+    mask = blob()[:, :, :1]
+    mask[:19] = 1
+    assert reasons(mask) == ["all over the image: Head", "empty: Tail"]
+    mask[17:] = 0
+    assert reasons(mask) == ["empty: Tail"]
 
 
 def test_a_speck_and_a_corner_are_no_second_part():

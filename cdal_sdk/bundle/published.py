@@ -123,7 +123,7 @@ def _lung(network: GeneratorConfig, betas: tuple[float, ...]) -> Manifest:
             fit="resize",
             canvas=(side, side),
             divisor=network.divisor,
-            domain=Domain(modalities=("CR", "DX"), values=_EIGHT_BITS),
+            domain=Domain(modalities=("CR", "DX"), views=("frontal",), values=_EIGHT_BITS),
         ),
         betas=betas,
         votes=30,

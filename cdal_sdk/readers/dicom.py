@@ -5,6 +5,7 @@ Patient-identifying elements are never touched, so that they can reach neither a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -28,7 +29,7 @@ from cdal_sdk.readers.dicom_pixels import (
     slice_pixels,
 )
 from cdal_sdk.readers.limits import check_slices, check_voxels
-from cdal_sdk.study import Source, Study
+from cdal_sdk.study import Source, Study, View
 
 __all__ = ["read_dicom"]
 
@@ -38,6 +39,7 @@ _MODALITIES = (
     "MG", "MR", "NM", "OAM", "OCT", "OP", "OPM", "OPT", "OPTBSV", "OPTENF", "OPV", "OSS", "OT", "PA", "PT", "PX", "RF",
     "RG", "SM", "SRF", "ST", "TG", "US", "VA", "XA", "XC",
 )  # fmt: skip
+_LATERAL = ("LL", "RL", "LLO", "RLO")  # of the terms for ViewPosition
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -88,6 +90,7 @@ def _read_stack(case: str, paths: Sequence[Path], headers: Sequence[Dataset]) ->
         values = np.array([header[keyword].value for header in headers], dtype=np.float64)
         if not np.allclose(values, values[0], atol=1e-3):
             raise ReadError(f"the slices differ in {keyword}", where=paths[0], remedy="keep one acquisition per folder")
+    _check_one_patient(headers, paths[0])
     if len({header.get("PhotometricInterpretation") for header in headers}) > 1:
         raise ReadError("some slices are inverted, some are not", where=paths[0], remedy="export the series again")
     stack = stack_slices(
@@ -115,7 +118,8 @@ def _read_stack(case: str, paths: Sequence[Path], headers: Sequence[Dataset]) ->
 def _read_planar(case: str, path: Path) -> Study:
     dataset = open_dicom(path, pixels=True)
     image = as_displayed(planar_pixels(dataset, path), dataset.PhotometricInterpretation)[..., np.newaxis]
-    return replace(_study(case, image, None, (path,), [dataset]), pixel_spacing=_spacing(dataset))
+    study = _study(case, image, None, (path,), [dataset])
+    return replace(study, pixel_spacing=_spacing(dataset), view=_view(dataset))
 
 
 def _study(
@@ -130,6 +134,15 @@ def _study(
     doubts = ("text may be burnt into the pixels, which the preview does not show",) if burnt_in else ()
     source, modality = Source("dicom", paths), _modality(headers[0])
     return Study(case, image, affine, source, modality=modality, doubts=doubts, burnt_in=burnt_in)
+
+
+def _check_one_patient(headers: Sequence[Dataset], where: Path) -> None:
+    """Refuse slices of several patients, in one series by mistake: the segmentation would be filed under the first."""
+    for keyword in ("PatientID", "PatientBirthDate"):
+        elements = [header.get_item(keyword) for header in headers]  # as they are, however wrong
+        values = [b"" if element is None else element.value for element in elements]
+        if len({value.strip(b" \0") if isinstance(value, bytes) else value for value in values if value}) > 1:
+            raise ReadError(f"the slices differ in {keyword}", where=where, remedy="keep one patient per series")
 
 
 def _thickness(header: Dataset) -> float:
@@ -148,12 +161,39 @@ def _modality(dataset: Dataset) -> str | None:
 
 
 def _spacing(dataset: Dataset) -> tuple[float, float] | None:
-    """Millimetres in the patient between rows and between columns, where they are known."""
-    spacing, magnification = dataset.get("PixelSpacing"), 1.0
-    if not spacing:  # that of the detector, on which the patient appears magnified
-        spacing = dataset.get("ImagerPixelSpacing")
-        magnification = float(dataset.get("EstimatedRadiographicMagnificationFactor") or 0)
-    return (spacing[0] / magnification, spacing[1] / magnification) if spacing and magnification > 0 else None
+    """Millimetres in the patient between rows and between columns, where they are known.
+
+    A PixelSpacing that repeats the detector's is not calibrated (PS3.3, 10.7.1.3): the patient appears magnified on it.
+    """
+    spacing, detector = (_pair(dataset, keyword) for keyword in ("PixelSpacing", "ImagerPixelSpacing"))
+    if spacing is not None and spacing != detector:
+        return spacing
+    with suppress(ValueError):
+        magnification = number(dataset, "EstimatedRadiographicMagnificationFactor") or 0
+        if detector is not None and magnification > 0:
+            return detector[0] / magnification, detector[1] / magnification
+    return None
+
+
+def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
+    """Two lengths, or None where the header has no such."""
+    try:
+        rows, columns = (float(value) for value in dataset.get(keyword) or ())
+    except (TypeError, ValueError):
+        return None
+    return (rows, columns) if 0 < rows < math.inf and 0 < columns < math.inf else None
+
+
+def _view(dataset: Dataset) -> View | None:
+    """How a projection shows the patient, as far as the header says."""
+    position = str(dataset.get("ViewPosition") or "").strip().upper()
+    directions = dataset.get("PatientOrientation") or ()
+    row, column = (str(value)[:1] for value in directions) if len(directions) == 2 else ("", "")
+    if position in _LATERAL or row in ("A", "P"):
+        return "lateral"
+    if row and (row not in ("L", "R") or column != "F"):
+        return "turned"
+    return "frontal" if row or position in ("AP", "PA") else None
 
 
 def _read_enhanced(case: str, path: Path, header: Dataset, frames: tuple[int, ...]) -> Study:

@@ -79,7 +79,7 @@ def _marks_of(header: Dataset) -> dict[str, str]:
         except Exception:  # noqa: BLE001, S112 - a damaged value tells nothing
             continue
         if value not in (None, ""):
-            marks[keyword] = str(value)
+            marks[keyword] = repr(float(value)) if isinstance(value, float) else str(value)  # "2.460" is 2.46
     return marks
 
 

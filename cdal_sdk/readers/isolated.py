@@ -179,7 +179,8 @@ def _study(files: CaseFiles, head: dict[str, Any], stream: IO[bytes]) -> Study:
     spacing = None if head["spacing"] is None else (head["spacing"][0], head["spacing"][1])
     source = Source(files.kind or "array", tuple(Path(path) for path in head["paths"]), files.frames)
     doubts = (*files.doubts, *head["doubts"])
-    return Study(files.case, image, affine, source, spacing, head["modality"], doubts, head["burnt_in"])
+    known = {name: head[name] for name in ("modality", "view", "burnt_in")}
+    return Study(files.case, image, affine, source, spacing, doubts=doubts, **known)
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:

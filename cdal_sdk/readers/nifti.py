@@ -21,6 +21,7 @@ __all__ = ["read_labels", "read_nifti", "to_millimetres"]
 
 _SPATIAL = 0b111  # bits of xyzt_units
 _MILLIMETRES = {1: 1000.0, 3: 0.001}  # of a metre and of a micron, by their code
+_SAME_SPACING = 0.01  # by which, as a share, two ways to tell it may differ
 _RIGHT_ANGLE_DEGREES = 5  # by which axes may miss it: registration to a template shears a little
 
 
@@ -87,6 +88,10 @@ def _doubts(header: Any, affine: NDArray[np.float64]) -> tuple[str, ...]:
     missed = math.degrees(math.asin(min(largest, 1.0)))
     if missed > _RIGHT_ANGLE_DEGREES:
         doubts.append(f"its axes miss the right angle by {missed:.0f} degrees, as with a gantry tilt")
+    count = min(int(header["dim"][0]), 3)
+    sides = np.linalg.norm(header.get_sform()[:3, :count], axis=0)
+    if header["sform_code"] > 0 and not np.allclose(np.abs(header["pixdim"][1 : count + 1]), sides, rtol=_SAME_SPACING):
+        doubts.append("its sform and pixdim tell another spacing, so that sizes may be wrong")
     return (*doubts, *_disagreement(header))
 
 

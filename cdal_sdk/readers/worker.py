@@ -91,6 +91,7 @@ def _head(study: Study) -> dict[str, Any]:
         "affine": None if study.affine is None else study.affine.tolist(),
         "spacing": study.pixel_spacing,
         "modality": study.modality,
+        "view": study.view,
         "doubts": study.doubts,
         "burnt_in": study.burnt_in,
         "paths": [str(path) for path in study.source.paths],

@@ -17,6 +17,7 @@ _MOST_STRETCHED = 3  # times, one side against the other
 _BLANK_REMEDY = "check how it was exported, or pass --force"
 _ENOUGH_VOXELS = 1_000_000  # to find percentiles
 _REMEDY = "crop or resample it to the model's domain, choose another model, or pass --force"
+_SCALE_REMEDY = "scale them to that, choose another model, or pass --force"
 _KIND_REMEDY = "choose another model, or pass --force"
 
 
@@ -58,11 +59,15 @@ def check_domain(study: Study, plan: Plan) -> None:
         raise refuse(
             f"the modality is {study.modality}, the model was trained on {', '.join(domain.modalities)}", _KIND_REMEDY
         )
+    if domain.views and study.view and study.view not in domain.views:
+        raise refuse(f"the view is {study.view}, the model was trained on {', '.join(domain.views)} ones", _KIND_REMEDY)
     low, high = float(study.image.min()), float(study.image.max())
-    if domain.values is not None and not domain.values[0] <= low <= high <= domain.values[1]:
-        raise refuse(
-            f"the values go from {low:g} to {high:g}, the model takes {domain.values[0]:g} to {domain.values[1]:g}"
-        )
+    if domain.values is not None:
+        least, most = domain.values
+        scaled = high <= 1 < most and bool((study.image % 1).any())  # shares of 1, which lie within the range, too
+        if scaled or not least <= low <= high <= most:
+            what = f"the values go from {low:g} to {high:g}, the model takes {least:g} to {most:g}"
+            raise refuse(what, _SCALE_REMEDY)
     if plan.fit == "resize":
         height, width = study.grid[:2]
         if _MOST_ENLARGED * min(height, width) < min(plan.canvas):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cdal_sdk.errors import ModelError
+from cdal_sdk.study import View
 
 __all__ = ["Domain", "Fit", "Intensity", "Plan"]
 
@@ -44,12 +45,14 @@ class Domain:
         spacing_mm: smallest and largest spacing on any axis.
         extent_mm: smallest and largest field of view on any axis.
         values: smallest and largest raw value, for models that map fixed values.
+        views: of a projection; a source that does not tell its view passes.
     """
 
     modalities: tuple[str, ...] = ()
     spacing_mm: tuple[float, float] | None = None
     extent_mm: tuple[float, float] | None = None
     values: tuple[float, float] | None = None
+    views: tuple[View, ...] = ()
 
 
 @dataclass(frozen=True)

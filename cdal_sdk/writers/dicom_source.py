@@ -141,6 +141,8 @@ def _valid(header: Dataset, keyword: str) -> Any:
             validate_value(element.VR, value, pydicom.config.RAISE)
             if element.VR in ("DA", "TM"):
                 {"DA": DA, "TM": TM}[element.VR](value)
+            if "\N{REPLACEMENT CHARACTER}" in str(value):  # it is in no character set that the source names
+                return None
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError):
         return None
     # Without its raw bytes, a name is written in our own character set instead of the source's.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -420,6 +420,11 @@ def test_an_xray_is_planar_and_windowed_as_displayed(write_xray):
         ({"EstimatedRadiographicMagnificationFactor": 1.25}, (0.16, 0.24)),
         ({"EstimatedRadiographicMagnificationFactor": 0}, None),
         ({"PixelSpacing": [0.15, 0.25], "EstimatedRadiographicMagnificationFactor": 1.25}, (0.15, 0.25)),
+        ({"PixelSpacing": [0.2, 0.3], "EstimatedRadiographicMagnificationFactor": 1.25}, (0.16, 0.24)),
+        ({"PixelSpacing": [0.2, 0.3]}, None),  # the detector's once more
+        ({"PixelSpacing": [0.15, 0]}, None),
+        ({"PixelSpacing": [0.15, 0.25, 0.25]}, None),
+        ({"PixelSpacing": 0.15}, None),
     ],
 )
 def test_the_spacing_of_an_xray_is_that_in_the_patient(write_xray, tags, spacing):
@@ -429,6 +434,50 @@ def test_the_spacing_of_an_xray_is_that_in_the_patient(write_xray, tags, spacing
 
     study = read(write_xray(np.eye(4, dtype=np.uint16), change=tagged))
     assert study.pixel_spacing == (spacing and pytest.approx(spacing))
+
+
+@pytest.mark.parametrize(
+    ("position", "orientation", "view"),
+    [
+        ("PA", None, "frontal"),
+        ("", ["L", "F"], "frontal"),
+        ("LL", None, "lateral"),
+        ("", ["P", "F"], "lateral"),
+        ("AP", ["F", "R"], "turned"),
+        ("AP", ["L", "H"], "turned"),
+        ("", None, None),
+        ("XYZ", ["L"], None),
+    ],
+)
+def test_the_view_of_an_xray(write_xray, position, orientation, view):
+    def tagged(ds):
+        ds.ViewPosition, ds.PatientOrientation = position, orientation
+
+    path = write_xray(np.eye(4, dtype=np.uint16), change=tagged)
+    assert read(path).view == view
+    (case,) = discover([path])
+    with closing(IsolatedReader(60.0)) as reader:
+        assert reader.read(case).view == view
+
+
+@pytest.mark.parametrize(("keyword", "value"), [("PatientID", "UNMISTAKABLE-2"), ("PatientBirthDate", "19010204")])
+def test_slices_of_two_patients_are_refused(write_series, keyword, value):
+    def mixed(index, ds):
+        if index == 2:
+            setattr(ds, keyword, value)
+
+    with pytest.raises(ReadError, match=f"the slices differ in {keyword}") as error:
+        read(write_series(change=mixed).folder)
+    assert value not in str(error.value)
+
+
+def test_a_slice_without_the_patient_is_no_other_patient_s(write_series):
+    def blank(index, ds):
+        if index == 2:
+            ds.PatientID = ""
+            del ds.PatientBirthDate
+
+    assert read(write_series(change=blank).folder).grid[2] == 5
 
 
 def test_lack_of_memory_is_no_damage(write_series, monkeypatch):

@@ -104,6 +104,18 @@ def test_a_spacing_that_is_not_told_is_not_invented(tmp_path, codes, axis, spaci
     assert "does not tell its spacing" in refusal(path)
 
 
+def test_a_spacing_that_sform_and_pixdim_contradict_is_told(tmp_path):
+    image = nibabel.Nifti1Image(noise(), np.diag([2.0, 2.0, 3.0, 1.0]))
+    image.set_qform(None, code=0)
+    image.header["pixdim"][3] = 3.02
+    image.to_filename(tmp_path / "scan.nii")
+    assert read(tmp_path / "scan.nii").doubts == ()
+    image.header["pixdim"][3] = 1
+    image.to_filename(tmp_path / "scan.nii")
+    told = ("its sform and pixdim tell another spacing, so that sizes may be wrong",)
+    assert read(tmp_path / "scan.nii").doubts == told
+
+
 def test_the_sign_of_a_spacing_once_said_where_left_is(tmp_path):
     path = tmp_path / "scan.nii"
     nibabel.Nifti1Image(noise(), np.diag([2, 2, 3, 1])).to_filename(path)

@@ -71,6 +71,14 @@ def test_an_echo_at_other_positions_is_a_volume_of_its_own(write_series):
     assert sorted(volume.shape[2] for volume in volumes(write_series(change=late).folder)) == [2, 3]
 
 
+def test_the_same_echo_in_other_digits_divides_no_volume(write_series):
+    def spelled(index, ds):
+        ds.EchoTime = "2.460" if index % 2 else "2.46"
+
+    (volume,) = volumes(write_series(change=spelled).folder)
+    assert volume.shape[2] == COUNT
+
+
 @pytest.mark.parametrize("mark", ["AcquisitionNumber", "AcquisitionTime", "TriggerTime", "FlipAngle"])
 def test_what_changes_from_slice_to_slice_divides_no_volume(write_series, mark):
     values = {"AcquisitionTime": "10150{}"}

@@ -60,6 +60,22 @@ def test_modality():
     assert "the modality is CT, the model was trained on MR" in refusal(volume(modality="CT"), VOLUMES)
 
 
+@pytest.mark.parametrize("view", ["lateral", "turned"])
+def test_view(view):
+    frontal, pixels = replace(PICTURES, domain=Domain(views=("frontal",))), phantom((300, 200, 1))[..., 0]
+    message = refusal(replace(picture(pixels), view=view), frontal)
+    assert f"the view is {view}, the model was trained on frontal ones" in message
+    check_domain(replace(picture(pixels), view="frontal"), frontal)
+    check_domain(picture(pixels), frontal)
+
+
+def test_shares_of_one_are_not_eight_bits():
+    eight_bits, pixels = replace(PICTURES, domain=Domain(values=(0, 255))), phantom((30, 20, 1))[..., 0]
+    message = refusal(picture(pixels / pixels.max()), eight_bits)
+    assert "the values go from 0 to 1, the model takes 0 to 255" in message
+    check_domain(picture((pixels > 7).astype(np.float32)), eight_bits)
+
+
 def test_kind():
     assert "this is a planar image, the model was trained on volumes" in refusal(
         picture(np.zeros((1, 9, 9), np.float32)), VOLUMES
