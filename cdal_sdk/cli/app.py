@@ -18,9 +18,11 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
+from cdal_sdk import __version__
 from cdal_sdk.cli.example import example
 from cdal_sdk.cli.import_published import import_published
 from cdal_sdk.cli.info import info
+from cdal_sdk.cli.output import tell
 from cdal_sdk.cli.segment import segment
 from cdal_sdk.cli.verify import verify
 from cdal_sdk.errors import CdalError, GateError, OutputError, TrainingError
@@ -43,9 +45,18 @@ for _entry in sorted(entry_points(group="cdal.commands"), key=lambda entry: entr
     app.command(_entry.name)(_entry.load())
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        tell(f"cdal {__version__}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def _configure(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell what happens inside.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell the version.")
+    ] = False,
 ) -> None:
     handler = _handler()
     handler.addFilter(_is_ours)

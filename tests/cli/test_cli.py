@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import typer
 
+from cdal_sdk import __version__
 from cdal_sdk.cli.app import app, main
 from tests.segmenter.conftest import planar_model, volume_model, write_volume  # noqa: F401 - fixtures
 
@@ -346,6 +347,11 @@ def test_info(cdal: Cdal, volume_model: Path) -> None:  # noqa: F811
     text = cdal("info", volume_model).stdout
     assert "1 Anterior, 2 Posterior" in text
     assert json.loads(cdal("info", volume_model, "--json").stdout)["name"] == "tiny-volume"
+
+
+def test_version(cdal: Cdal) -> None:
+    result = cdal("--version")
+    assert (result.returncode, result.stdout) == (0, f"cdal {__version__}\n")
 
 
 def test_help_lists_every_command(cdal: Cdal) -> None:
