@@ -3,7 +3,7 @@
 from cdal_sdk.bundle.checkpoint import checkpoint_content, load_checkpoint, save_checkpoint
 from cdal_sdk.bundle.manifest import Manifest, Provenance, manifest_from_data, manifest_from_json, manifest_to_json
 from cdal_sdk.bundle.published import convert_published, published_manifest
-from cdal_sdk.bundle.split import SPLIT_FILE, SplitRecord, name_hash, split_to_json
+from cdal_sdk.bundle.split import SPLIT_FILE, SplitRecord, composed, name_hash, split_to_json
 from cdal_sdk.bundle.store import (
     GATE_FILE,
     MANIFEST_FILE,
@@ -32,6 +32,7 @@ __all__ = [
     "bundled_models",
     "check_folder",
     "checkpoint_content",
+    "composed",
     "convert_published",
     "load_checkpoint",
     "load_model",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,15 +44,15 @@ class SplitRecord:
     training: tuple[str, ...]
     held_out: tuple[str, ...]
 
-    def trained_on(self, names: Iterable[str]) -> int:
-        """How many cases of these names trained the model."""
-        known = set(self.training)
-        return sum(name_hash(name) in known for name in names)
+
+def composed(name: str) -> str:
+    """The name with each accented letter as one character: from a Mac it may come as two, which look the same."""
+    return unicodedata.normalize("NFC", name)
 
 
 def name_hash(name: str) -> str:
     """What stands for a case's name: the first 16 hexadecimal digits of its SHA-256, however its accents are coded."""
-    return hashlib.sha256(unicodedata.normalize("NFC", name).encode()).hexdigest()[:16]
+    return hashlib.sha256(composed(name).encode()).hexdigest()[:16]
 
 
 def split_to_json(record: SplitRecord) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from cdal_sdk.bundle import composed
 from cdal_sdk.errors import TrainingError, UsageError
 
 __all__ = ["LabelledCase", "decathlon_cases", "labelled_cases", "paired_cases"]
@@ -92,11 +92,11 @@ def paired_cases(folder: Path) -> list[LabelledCase]:
             raise UsageError("there is no such folder", where=part, remedy=remedy)
     masks: dict[str, list[Path]] = {}
     for path in _data_files(folder / "masks"):
-        masks.setdefault(_composed(_stem(path)), []).append(path)
+        masks.setdefault(composed(_stem(path)), []).append(path)
     cases = []
     for image in _data_files(folder / "images"):
         name = _stem(image)
-        found = [mask for ending in _MASK_ENDINGS for mask in masks.get(_composed(name + ending), [])]
+        found = [mask for ending in _MASK_ENDINGS for mask in masks.get(composed(name + ending), [])]
         if not found:
             raise TrainingError(
                 "this image has no mask", where=image, remedy=f"add one named like it to {folder / 'masks'}, or move it"
@@ -125,11 +125,6 @@ def _stem(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix)]
 
 
-def _composed(name: str) -> str:
-    """The name with each accented letter as one character: from a Mac it may come as two, which look the same."""
-    return unicodedata.normalize("NFC", name)
-
-
 def _data_files(folder: Path) -> list[Path]:
     """All of them; names that begin with a dot or an @ are the system's, or a network drive's."""
     entries = [p for p in folder.iterdir() if p.name[0] not in ".@" and not p.name.lower().endswith(_BESIDES)]
@@ -144,5 +139,5 @@ def _data_files(folder: Path) -> list[Path]:
 
 
 def _refuse_twins(cases: list[LabelledCase], where: Path) -> None:
-    if twice := [name for name, count in Counter(_composed(case.name) for case in cases).items() if count > 1]:
+    if twice := [name for name, count in Counter(composed(case.name) for case in cases).items() if count > 1]:
         raise TrainingError(f"there are two cases named '{twice[0]}'", where=where, remedy="rename one of them")

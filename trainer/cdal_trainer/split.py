@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from cdal_sdk.atomic import atomic
-from cdal_sdk.bundle import SplitRecord, name_hash
+from cdal_sdk.bundle import SplitRecord, composed, name_hash
 from cdal_sdk.errors import TrainingError, UsageError
 from cdal_trainer.prepared import PreparedCase
 from cdal_trainer.settings import Data
@@ -74,8 +73,7 @@ def split_folds(
 
 
 def _hash(patient: str) -> int:
-    composed = unicodedata.normalize("NFC", patient)  # however a file system spells its accents
-    return int(hashlib.sha256(composed.encode()).hexdigest(), 16)
+    return int(hashlib.sha256(composed(patient).encode()).hexdigest(), 16)
 
 
 def _patient(name: str, expression: str, per_patient: int) -> str:
