@@ -16,7 +16,7 @@ from cdal_sdk.engines.fused import FoldedSampler
 from cdal_sdk.errors import EngineError
 from cdal_sdk.network import Generator
 
-__all__ = ["export_sampler", "smallest_image"]
+__all__ = ["TypedProducts", "export_sampler", "smallest_image"]
 
 _LEAST = 2  # steps of the divisor: torch.export takes a single one for a constant
 
@@ -70,25 +70,35 @@ class _Typed(nn.Module):
             return VoteStatistics(*self.sampler(image))
 
 
-class _HalfProducts(TorchFunctionMode):
-    """Convolutions and products in half precision, norms and softmax in float32, whatever tensors they are given.
+class TypedProducts(TorchFunctionMode):
+    """Convolutions and matrix products in a type of their own, norms and softmax in float32, whatever they are given.
 
     Everything else has the type of what it is given. A network with another kind of product has to name it here.
     """
 
-    _HALF = frozenset({torch.conv2d, torch.Tensor.matmul, torch.Tensor.__matmul__})
+    _PRODUCTS = frozenset({torch.conv2d, torch.Tensor.matmul, torch.Tensor.__matmul__})
     _EXACT = frozenset({F.group_norm, torch.Tensor.softmax})
 
-    def __init__(self, half: torch.dtype) -> None:
-        super().__init__()
-        self.half = half
+    def product(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Compute a product."""
+        raise NotImplementedError
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        wanted = self.half if function in self._HALF else torch.float32 if function in self._EXACT else None
-        if wanted is not None:
-            args = tuple(
-                value.to(wanted) if isinstance(value, Tensor) and value.dtype != wanted else value for value in args
-            )
-        return function(*args, **kwargs or {})
+        if function in self._PRODUCTS:
+            return self.product(function, args, kwargs or {})
+        return function(*(_typed(args, torch.float32) if function in self._EXACT else args), **kwargs or {})
+
+
+class _HalfProducts(TypedProducts):
+    def __init__(self, half: torch.dtype) -> None:
+        super().__init__()
+        self._half = half
+
+    def product(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return function(*_typed(args, self._half), **kwargs)
+
+
+def _typed(args: tuple[Any, ...], kind: torch.dtype) -> tuple[Any, ...]:
+    return tuple(value.to(kind) if isinstance(value, Tensor) and value.dtype != kind else value for value in args)

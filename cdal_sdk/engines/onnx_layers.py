@@ -58,11 +58,11 @@ def _pyramid(graph: LayerWriter, pyramid: PyramidDownsample, h: Map) -> Map:
 
 
 def _attention(graph: LayerWriter, attention: Attention, h: Map) -> Map:
-    """Products in the stream's type, softmax in float32."""
-    out, kind = graph.out, graph.stream
+    """Products in the stream's type, or in float32 where the layer is an island; softmax in float32."""
+    out, kind = graph.out, graph.kind
     scope = out.scope
     out.scope = f"{scope}.norm"
-    normal = write_norm(graph, attention.norm, h)
+    normal = graph.cast(write_norm(graph, attention.norm, h), kind)
     out.scope = scope
     tokens = out.node("Transpose", out.node("Reshape", normal.name, out.constant([0, h.channels, -1])), perm=[0, 2, 1])
 

@@ -30,7 +30,7 @@ class GraphOptions:
         size: height and width, or None for any multiples of the network's divisor up to the canvas.
         precision: of feature maps, convolutions and matrix products.
         norm: how norms are written, see `cdal_sdk.engines.onnx_norms`.
-        islands: convolutions, named as in the graph, whose arithmetic and result stay in float32.
+        islands: convolutions and attentions, named as in the graph, whose arithmetic and result stay in float32.
         free_noise: whether the noise is an input; the sampler must have been made for it.
         probes: whether the vote mean of each step's clean label is an output, too.
     """
@@ -78,6 +78,11 @@ class LayerWriter:
         self.stream = _TYPES[options.precision]  # type of the feature maps
         self.joined: dict[str, list[Map]] = {}  # what a name was concatenated from
         self._known: dict[tuple[object, ...], str] = {}
+
+    @property
+    def kind(self) -> int:
+        """The type in which the layer at work computes."""
+        return FLOAT if self.out.scope in self.options.islands else self.stream
 
     def for_each_image(self, values: str, rank: int, shape: str) -> str:
         """Values of each vote [vote, ...], of so many axes, for every entry of the batch: brought to a shape."""
@@ -143,7 +148,7 @@ class LayerWriter:
     ) -> Map:
         """A convolution in the stream's type, or in float32 where the layer is an island."""
         out = self.out
-        kind = FLOAT if out.scope in self.options.islands else self.stream
+        kind = self.kind
         inputs = [self.cast(h, kind).name, out.constant(weight, kind)]
         if bias is not None:
             inputs.append(out.constant(bias, kind))

@@ -1,8 +1,8 @@
-"""Half precision without a GPU: the folded sampler with every convolution rounded as a half-precision engine rounds it.
+"""Half precision without a GPU: the folded sampler with every product rounded as a half-precision engine rounds it.
 
-Inputs, weights and results of convolutions, and inputs and results of attention, are rounded to the half type; products
-are summed in float32, as GPUs do. It tells beforehand whether an engine that is only built here would pass the gate,
-and which layers are to blame where one does not.
+The types are those of the exported program (`HalfProducts`): inputs, weights and results of convolutions and matrix
+products in half, and what adds or resamples them; products are summed in float32, as GPUs do. It tells beforehand
+whether an engine that is only built here would pass the gate, and which layers are to blame where one does not.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cdal_sdk.engines import Precision, Target, VoteMaps, fold_for
 from cdal_sdk.engines.base import HALF_TYPES, named_outputs
+from cdal_sdk.engines.exported import TypedProducts
 from cdal_sdk.engines.folded import CONVOLUTIONS, Attention
 from cdal_sdk.network import Generator
 
@@ -34,7 +35,7 @@ class EmulatedEngine:
     Args:
         generator: in eval mode.
         target: with its precision and islands; float32 is run as it is.
-        watch: called with each convolution's name, as in the graph, and its result.
+        watch: called with a layer's name, as in the graph, and each product of it.
     """
 
     name = "emulated"
@@ -44,13 +45,11 @@ class EmulatedEngine:
         self, generator: Generator, target: Target, watch: Callable[[str, Tensor], None] = lambda *_: None
     ) -> None:
         self.precision: Precision = target.precision
-        self._type, self._islands, self._watch = HALF_TYPES.get(target.precision), target.islands, watch
-        self._steps = target.sampling.schedule.steps
-        self._calls: dict[str, int] = {}
+        self._half, self._islands, self._watch = HALF_TYPES.get(target.precision), target.islands, watch
         self._sampler = fold_for(generator, target)
-        for name, module in self._sampler.generator.named_modules():
-            if isinstance(module, (*CONVOLUTIONS, Attention)):
-                self._hook(name, module)
+        self._step, self._layer = 0, ""
+        self._follow(self._sampler.generator, "")
+        self._sampler.generator.out.register_forward_hook(self._end_step)
 
     def run(self, images: NDArray[np.float32]) -> VoteMaps:
         """See `Engine.run`."""
@@ -60,43 +59,53 @@ class EmulatedEngine:
     @torch.inference_mode()
     def probe(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """See `ProbingEngine.probe`."""
-        self._calls.clear()
-        return named_outputs(tuple(self._sampler(torch.from_numpy(images))))
+        self._step = self._sampler.schedule.steps - 1
+        with _Rounded(self):
+            return named_outputs(tuple(self._sampler(torch.from_numpy(images))))
 
-    def _hook(self, name: str, module: nn.Module) -> None:
-        """Round what goes into a layer, its weights and what comes out."""
-        is_convolution = isinstance(module, CONVOLUTIONS)
-        names = [self._name(name, call) for call in range(1 if name.startswith("encoder.") else self._steps)]
-        if self._type is not None and is_convolution and not self._islands.intersection(names):
-            for values in (*module.parameters(), *module.buffers()):
-                values.copy_(self._round(values))
+    def _follow(self, module: nn.Module, name: str) -> None:
+        """Know at any time which layer computes; a layer inside another one bears that one's name, as in the graph."""
+        if isinstance(module, (*CONVOLUTIONS, Attention)):
 
-        def before(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            if self._name(name, self._calls.get(name, 0)) in self._islands:
-                return inputs
-            return (self._round(inputs[0]), *inputs[1:])
+            def begin(*_: object) -> None:
+                self._layer = name if name.startswith("encoder.") else f"step{self._step}.{name}"
 
-        def after(_: nn.Module, __: tuple[Any, ...], result: Tensor) -> Tensor:
-            full_name = self._name(name, self._calls.get(name, 0))
-            self._calls[name] = self._calls.get(name, 0) + 1
-            result = result if full_name in self._islands else self._round(result)
-            if is_convolution:
-                self._watch(full_name, result)
-            return result
+            module.register_forward_pre_hook(begin)
+        else:
+            for child_name, child in module.named_children():
+                self._follow(child, f"{name}.{child_name}" if name else child_name)
 
-        module.register_forward_pre_hook(before)
-        module.register_forward_hook(after)
+    def _end_step(self, _: nn.Module, __: object, label: Tensor) -> Tensor:
+        """The last convolution of a step; tanh and sampler compute in float32."""
+        self._step -= 1
+        return label.float()
 
-    def _name(self, name: str, call: int) -> str:
-        """As in the graph: the encoder runs once, everything else once a step, the last step first."""
-        return name if name.startswith("encoder.") else f"step{self._steps - 1 - call}.{name}"
+    def type_of_product(self) -> torch.dtype:
+        """In which the layer at work computes."""
+        return torch.float32 if self._half is None or self._layer in self._islands else self._half
 
-    def _round(self, values: Tensor) -> Tensor:
-        return values if self._type is None else values.to(self._type).float()
+    def see(self, product: Tensor) -> None:
+        """Show a product to whoever watches."""
+        self._watch(self._layer, product.float())
+
+
+class _Rounded(TypedProducts):
+    """The types of an engine, with products summed in float32."""
+
+    def __init__(self, engine: EmulatedEngine) -> None:
+        super().__init__()
+        self._engine = engine
+
+    def product(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kind = self._engine.type_of_product()
+        exact = [value.to(kind).float() if isinstance(value, Tensor) else value for value in args]
+        product = function(*exact, **kwargs).to(kind)
+        self._engine.see(product)
+        return product
 
 
 def find_islands(generator: Generator, exact: Target, half: Target, images: NDArray[np.float32]) -> tuple[str, ...]:
-    """Names of convolutions, as in the graph, that overflow in half precision or stand out by their error.
+    """Names of layers, as in the graph, that overflow in half precision or stand out by their error.
 
     Args:
         generator: in eval mode.
@@ -118,19 +127,20 @@ def find_islands(generator: Generator, exact: Target, half: Target, images: NDAr
 
 
 class _Layer(NamedTuple):
-    """What is kept of a layer's result: all of them would be gigabytes."""
+    """What is kept of a layer's products: all of them would be gigabytes."""
 
     largest: float
-    some: NDArray[np.float32]
+    some: NDArray[np.float32]  # of the last one
 
 
 def _layers(generator: Generator, target: Target, images: NDArray[np.float32]) -> dict[str, _Layer]:
-    """The result of every convolution."""
+    """The products of every layer."""
     layers: dict[str, _Layer] = {}
 
     def watch(name: str, values: Tensor) -> None:
         some = values.flatten()[:: values.numel() // _SAMPLE | 1]  # an odd step meets every row and channel
-        layers[name] = _Layer(float(values.abs().max()), some.numpy().copy())
+        largest = max(float(values.abs().max()), layers[name].largest if name in layers else 0.0)
+        layers[name] = _Layer(largest, some.numpy().copy())
 
     EmulatedEngine(generator, target, watch).run(images)
     return layers

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 
 from cdal_export.emulation import EmulatedEngine, find_islands
-from cdal_sdk.engines import Target
+from cdal_sdk.engines import Target, fold_for
 from cdal_sdk.engines.eager import TorchEngine
+from cdal_sdk.engines.onnx_graph import GraphOptions, write_graph
 from cdal_sdk.errors import GateError
 from cdal_sdk.gate import Gate
 from cdal_sdk.network import Generator
+from cdal_sdk.network.blocks import SelfAttention
 from tests.tiny_model import VOLUME, tiny_generator
 
 LOUD = "down.0.blocks.0.conv1"  # a norm follows, so that float32 does not mind its size
@@ -51,6 +55,49 @@ def test_an_overflow_is_found_and_cured(loud: Generator, images: np.ndarray) -> 
     assert set(islands) == {f"step{step}.{LOUD}" for step in range(2)}
     cured = EmulatedEngine(loud, replace(HALF, islands=frozenset(islands))).run(images)
     assert np.abs(cured.mean - expected.mean).max() < 0.02
+
+
+def nothing(generator: Generator) -> None:
+    pass
+
+
+def loud_scores(generator: Generator) -> None:
+    for module in generator.modules():
+        if isinstance(module, SelfAttention):
+            module.query.bias.fill_(400.0)
+            module.key.bias.fill_(400.0)
+
+
+def loud_stream(generator: Generator) -> None:
+    """Into a layer that a step calls twice."""
+    for block in generator.down[0].blocks:
+        block.conv2.weight.mul_(1.5e5)
+
+
+@pytest.mark.parametrize(
+    ("change", "blamed"),
+    [(nothing, set()), (loud_scores, {"middle.1"}), (loud_stream, {"down.0.resample.resample"})],
+)
+def test_the_rehearsal_is_that_of_the_graph(
+    images: np.ndarray, change: Callable[[Generator], None], blamed: set[str]
+) -> None:
+    """An engine that overflows does so in the rehearsal, and the islands that cure one cure the other."""
+    generator, seen = tiny_generator(VOLUME), set[str]()
+    with torch.no_grad():
+        change(generator)
+    images = images[:1, :, :8, :8]
+    expected = TorchEngine(generator, HALF.sampling, "cpu").run(images).mean
+    islands = find_islands(generator, EXACT, HALF, images)
+    assert {f"step{step}.{name}" for step in range(2) for name in blamed} <= set(islands)
+    for target in (HALF, replace(HALF, islands=frozenset(islands))):
+        graph = write_graph(fold_for(generator, target), GraphOptions.of(target))
+        (found,) = ReferenceEvaluator(graph).run(["mean"], {"image": images})
+        rehearsed = EmulatedEngine(generator, target, lambda name, _: seen.add(name)).run(images).mean
+        overflows = bool(blamed) and not target.islands
+        for mean in (found, rehearsed):
+            assert np.isfinite(mean).all() != overflows
+            assert overflows or 1e-5 < np.abs(mean - expected).max() < 1e-3
+    assert seen <= {part for node in graph.graph.node for part in (node.name, node.name.rpartition(".")[0])}
 
 
 def test_every_step_is_held_against_the_reference(loud: Generator, images: np.ndarray) -> None:
