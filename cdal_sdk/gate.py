@@ -14,12 +14,13 @@ from cdal_sdk.bundle import Manifest
 from cdal_sdk.engines import BuiltEngine, Engine, ProbingEngine, in_parts
 from cdal_sdk.errors import CdalError, EngineError, GateError
 from cdal_sdk.gate_images import evenly
-from cdal_sdk.masks import decide, dice, probabilities
+from cdal_sdk.masks import count, decide, dice, probabilities
 
 __all__ = ["Agreement", "Gate", "Limits", "StepAgreement"]
 
 _IMAGES_FOR_STEPS = 4
-_SHIFT = 0.05  # of a probability, from which on it counts as another one
+_SHIFT = 0.05  # of a probability or a spread, from which on it counts as another one
+_FEW = 50  # pixels: of an interval below, one more or less is told as a share of this
 _LITTLE_SPREAD = 0.005  # on the scale [0, 1]: below, changes of the mean spread are told as shares of this
 _STEP = "step"  # and its number: an output's name
 
@@ -33,14 +34,18 @@ class Limits:
         flips: largest share of pixels whose label changes, at the end and after each step.
         shifts: largest share of values whose probability changes by more than 0.05; masks may both be empty there.
         volume_change: largest relative change of a label's size.
-        spread_change: largest relative change of the mean spread, from which intervals and reviews follow.
+        spread_shifts: largest share of values whose spread changes by more than 0.05.
+        spread_change: largest relative change of the mean spread, from which reviews follow.
+        interval_change: largest change of an end of a size's interval, relative to its upper end.
     """
 
     dice: float = 0.995
     flips: float = 0.002
     shifts: float = 0.002
     volume_change: float = 0.01
+    spread_shifts: float = 0.002
     spread_change: float = 0.05
+    interval_change: float = 0.03
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,9 @@ class Agreement:
         shifts: share of values whose probability differs by more than 0.05.
         probability: largest difference of a vote mean on the scale [0, 1].
         volume_change: largest relative change of a label's size.
+        spread_shifts: share of values whose spread differs by more than 0.05.
         spread_change: relative change of the mean spread over the pixels that the reference labels.
+        interval_change: largest change of an end of a label's interval, relative to its upper end.
         finite: whether every value is a number.
         images: 2-D images compared.
     """
@@ -63,7 +70,9 @@ class Agreement:
     shifts: float
     probability: float
     volume_change: float
+    spread_shifts: float
     spread_change: float
+    interval_change: float
     finite: bool
     images: int
 
@@ -75,7 +84,9 @@ class Agreement:
             and self.flips <= limits.flips
             and self.shifts <= limits.shifts
             and self.volume_change <= limits.volume_change
+            and self.spread_shifts <= limits.spread_shifts
             and self.spread_change <= limits.spread_change
+            and self.interval_change <= limits.interval_change
         )
 
     def __str__(self) -> str:
@@ -83,7 +94,9 @@ class Agreement:
         return (
             f"Dice {dice}; flipped pixels {100 * self.flips:.4f} %; probabilities off by more than {_SHIFT:g} "
             f"{100 * self.shifts:.4f} %, the largest difference {self.probability:.2g}; volume change "
-            f"{100 * self.volume_change:.3f} %, spread change {100 * self.spread_change:.2g} %; {self.images} images"
+            f"{100 * self.volume_change:.3f} %, of its interval {100 * self.interval_change:.3f} %; spreads off by "
+            f"more than {_SHIFT:g} {100 * self.spread_shifts:.4f} %, change of the mean spread "
+            f"{100 * self.spread_change:.2g} %; {self.images} images"
             + ("" if self.finite else "; values that are no numbers")
         )
 
@@ -124,14 +137,18 @@ class _Answers:
 
     Attributes:
         mask: label values.
-        probability: of each label.
-        spread: the largest of any label.
+        counts: pixels of each label, and those that surely and possibly have it, [label, 3]; see `masks.count`.
+        probability: of each label, those of one image after those of another.
+        spread: the same.
+        widest: the largest spread of any label, as the mask.
         finite: whether every value is a number.
     """
 
     mask: NDArray[np.uint8]
+    counts: NDArray[np.int64]
     probability: NDArray[np.float32]
     spread: NDArray[np.float32]
+    widest: NDArray[np.float32]
     finite: bool
 
 
@@ -177,7 +194,8 @@ class Gate:
             raise GateError(
                 f"in {engine.precision} it disagrees with the float32 reference: {agreement} (limits: Dice "
                 f"{limits.dice:g}, flips {100 * limits.flips:g} %, probabilities {100 * limits.shifts:g} %, volume "
-                f"{100 * limits.volume_change:g} %, spread {100 * limits.spread_change:g} %)",
+                f"{100 * limits.volume_change:g} %, interval {100 * limits.interval_change:g} %, spreads "
+                f"{100 * limits.spread_shifts:g} %, mean spread {100 * limits.spread_change:g} %)",
                 where=f"engine '{engine.name}'",
                 remedy="use --fp32, or leave this engine out",
             )
@@ -192,12 +210,13 @@ class Gate:
         Raises:
             GateError: with the figures of every step.
         """
-        images = np.ascontiguousarray(evenly(self.images[0], _IMAGES_FOR_STEPS))
-        theirs = reference.probe(images)
-        with _running(engine):
-            ours = engine.probe(images)
-        names = [name for name in theirs if name.startswith(_STEP)]
-        steps = tuple(self._step(int(name.removeprefix(_STEP)), ours[name], theirs[name]) for name in names)
+        pairs: list[tuple[dict[str, NDArray[np.float32]], ...]] = []
+        for image in self._some_images():
+            with _running(engine):
+                ours = engine.probe(image)
+            pairs.append((ours, reference.probe(image)))
+        names = [name for name in pairs[0][1] if name.startswith(_STEP)]
+        steps = tuple(self._step(name, pairs) for name in names)
         steps = tuple(sorted(steps, key=lambda agreement: -agreement.step))
         limits = self.limits
         if not all(step.passes(limits) for step in steps):
@@ -209,13 +228,22 @@ class Gate:
             )
         return steps
 
-    def _step(self, step: int, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> StepAgreement:
+    def _some_images(self) -> list[NDArray[np.float32]]:
+        """Images for the steps, [1, channel, h, w], evenly chosen among all."""
+        places = np.array([(array, image) for array, images in enumerate(self.images) for image in range(len(images))])
+        return [np.ascontiguousarray(self.images[a][i : i + 1]) for a, i in evenly(places, _IMAGES_FOR_STEPS)]
+
+    def _step(self, name: str, pairs: Sequence[tuple[dict[str, NDArray[np.float32]], ...]]) -> StepAgreement:
+        """A step of an engine and of the reference, from their outputs on each image."""
         labels, decision, polarity = self.manifest.labels, self.manifest.decision, self.manifest.polarity
-        mask, expected = (
-            decide(np.moveaxis(values, 1, 0), labels, decision, polarity).ravel() for values in (ours, theirs)
-        )
+
+        def joined(maps: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+            masks = [decide(np.moveaxis(values, 1, 0), labels, decision, polarity).ravel() for values in maps]
+            return np.concatenate(masks), np.concatenate([values.ravel() for values in maps])
+
+        (mask, ours), (expected, theirs) = (joined([pair[side][name] for pair in pairs]) for side in (0, 1))
         return StepAgreement(
-            step,
+            int(name.removeprefix(_STEP)),
             dice={label.name: dice(mask, expected, label.value) for label in labels},
             flips=float((mask != expected).mean()),
             difference=float(np.abs(ours - theirs).max()),
@@ -228,15 +256,19 @@ class Gate:
         with _running(engine):
             found = self._answers(engine)
         differences = np.abs(found.probability - expected.probability)
-        sizes = [[int((a.mask == label.value).sum()) for a in (found, expected)] for label in labels]
+        changes = np.abs(found.counts - expected.counts)
+        volumes = changes[:, 0] / np.maximum(1, expected.counts[:, 0])
+        ends = changes[:, 1:] / np.maximum(_FEW, expected.counts[:, 2:])
         claimed = expected.mask > 0
-        spreads = [float(a.spread[claimed].mean()) if claimed.any() else 0.0 for a in (found, expected)]
+        spreads = [float(a.widest[claimed].mean()) for a in (found, expected)]
         return Agreement(
             dice={label.name: dice(found.mask, expected.mask, label.value) for label in labels},
             flips=float((found.mask != expected.mask).mean()),
             shifts=float((differences > _SHIFT).mean()),
             probability=float(differences.max()),
-            volume_change=max(abs(ours - theirs) / max(1, theirs) for ours, theirs in sizes),
+            volume_change=float(volumes.max()),
+            spread_shifts=float((np.abs(found.spread - expected.spread) > _SHIFT).mean()),
+            interval_change=float(ends.max()),
             spread_change=abs(spreads[0] - spreads[1]) / max(spreads[1], _LITTLE_SPREAD),
             finite=found.finite,
             images=sum(map(len, self.images)),
@@ -244,19 +276,32 @@ class Gate:
 
     @cached_property
     def _expected(self) -> _Answers:
-        return self._answers(self._reference)
+        """What the reference makes of the images.
+
+        Raises:
+            GateError: if that is nothing, so that any engine would do.
+        """
+        expected = self._answers(self._reference)
+        if not expected.mask.any():
+            raise GateError(
+                "the float32 reference labels nothing on these images, so that they cannot judge an engine",
+                remedy="export with --data: images that show what the model segments",
+            )
+        return expected
 
     def _answers(self, engine: Engine) -> _Answers:
-        decision, polarity = self.manifest.decision, self.manifest.polarity
-        masks, shares, spreads, finite = [], [], [], True
+        labels, decision, polarity = self.manifest.labels, self.manifest.decision, self.manifest.polarity
+        scale, counts, finite = self.manifest.confidence.interval_scale, np.zeros((len(labels), 3), np.int64), True
+        parts = []
         for images in self.images:
             mean, spread = (np.moveaxis(values, 1, 0) for values in in_parts(engine.run, images, self._batch))
             finite = finite and bool(np.isfinite(mean).all() and np.isfinite(spread).all())
-            masks.append(decide(mean, self.manifest.labels, decision, polarity).ravel())
+            mask = decide(mean, labels, decision, polarity)
+            counts += count(mean, spread, mask, labels, decision, polarity, scale)
             share, width = probabilities(mean, spread, decision, polarity)
-            shares.append(share.ravel())
-            spreads.append(width.max(axis=0).ravel())
-        return _Answers(np.concatenate(masks), np.concatenate(shares), np.concatenate(spreads), finite)
+            parts.append((mask.ravel(), share.ravel(), width.ravel(), width.max(axis=0).ravel()))
+        masks, shares, spreads, widest = (np.concatenate(values) for values in zip(*parts, strict=True))
+        return _Answers(masks, counts, shares, spreads, widest, finite)
 
 
 @contextmanager

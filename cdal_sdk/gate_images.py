@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from cdal_sdk.slicing import Plan, prepare
 from cdal_sdk.study import Source, Study
 
 __all__ = ["evenly", "gate_images", "judged_by", "synthetic_images"]
+
+_Value = TypeVar("_Value", bound=np.generic)
 
 _IMAGES_AT_FIRST_USE = 4
 _PIXELS_AT_FIRST_USE = 4 * 128 * 128  # somebody waits for it
@@ -44,11 +47,11 @@ def synthetic_images(manifest: Manifest) -> list[NDArray[np.float32]]:
     return [evenly(prepare(study, manifest.plan).images, count)]
 
 
-def evenly(images: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+def evenly(images: NDArray[_Value], count: int) -> NDArray[_Value]:
     """So many images, evenly chosen without the outermost, which show the least."""
     if len(images) <= count:
         return images
-    chosen: NDArray[np.float32] = images[np.linspace(0, len(images) - 1, count + 2).round().astype(int)[1:-1]]
+    chosen: NDArray[_Value] = images[np.linspace(0, len(images) - 1, count + 2).round().astype(int)[1:-1]]
     return chosen
 
 

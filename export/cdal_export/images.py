@@ -62,7 +62,8 @@ def choose_images(
 
 
 def _of_cases(plan: Plan, data: Path, *, int8: bool) -> ExportImages:
-    cases = list(discover([data]))
+    # Of a folder as for training its images: masks would be read as images, too.
+    cases = list(discover([next((folder for folder in (data / "images", data / "imagesTr") if folder.is_dir()), data)]))
     count = min(_CASES, max(1, _TO_JUDGE // (plan.canvas[0] * plan.canvas[1])))
     chosen = _evenly(cases, 2 * count if int8 else count)
     judging, calibrating = _split(chosen) if int8 else (chosen, [])

@@ -80,7 +80,7 @@ class Judge:
 
 
 class _Reference:
-    """The float32 reference with its answers kept: the end and the steps are compared on the same images."""
+    """The float32 reference with its answers to each image kept: end and steps are compared on the same ones."""
 
     def __init__(self, engine: TorchEngine) -> None:
         self.name, self.device, self.precision = engine.name, engine.device, engine.precision
@@ -94,7 +94,9 @@ class _Reference:
 
     def probe(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """See `ProbingEngine.probe`."""
-        key = images.shape, images.tobytes()
-        if key not in self._answers:
-            self._answers[key] = self._probe(images)
-        return self._answers[key]
+        keys = [(image.shape, image.tobytes()) for image in images]
+        if missing := [image for image, key in zip(images, keys, strict=True) if key not in self._answers]:
+            outputs = self._probe(np.stack(missing))
+            for number, image in enumerate(missing):
+                self._answers[image.shape, image.tobytes()] = {n: maps[number] for n, maps in outputs.items()}
+        return {name: np.stack([self._answers[key][name] for key in keys]) for name in self._answers[keys[0]]}

@@ -150,6 +150,14 @@ def test_pictures_are_chosen_evenly_and_int8_is_judged_by_others_than_it_was_cal
     assert numbers(quantised.calibration) == [*range(0, 31, 2)]
 
 
+def test_of_a_folder_for_training_the_masks_are_no_images(tmp_path: Path) -> None:
+    for number, name in enumerate(("images", "masks")):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((16, 16), 100 * number + 50, np.uint8)).save(tmp_path / name / "a.png")
+    (images,) = choose_images(PLANAR, tmp_path, [], int8=False).gate
+    assert images.max() < 0
+
+
 def test_large_tiles_come_from_fewer_cases_and_their_pixels_are_limited(tmp_path: Path) -> None:
     tiled = replace(PLANAR, plan=replace(PLANAR.plan, fit="tile", canvas=(288, 288)))
     write_pictures(tmp_path, 7, 600)
@@ -326,11 +334,48 @@ class Answering:
 
     name, device, precision = "answering", "cpu", "fp32"
 
-    def __init__(self, mean: np.ndarray) -> None:
-        self.mean = mean.astype(np.float32)
+    def __init__(self, mean: np.ndarray, spread: np.ndarray | float = 0.0) -> None:
+        self.mean, self.spread = mean.astype(np.float32), np.broadcast_to(np.float32(spread), mean.shape)
+        self.seen: list[np.ndarray] = []
 
     def run(self, images: np.ndarray) -> VoteMaps:
-        return VoteMaps(self.mean, np.zeros_like(self.mean))
+        return VoteMaps(self.mean, self.spread)
+
+    def probe(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        self.seen.append(images)
+        return {"mean": self.mean, "spread": self.spread, "step0": self.mean, "step1": self.mean}
+
+
+def test_a_spread_counts_outside_the_mask_too() -> None:
+    """Where it decides the upper end of the interval."""
+    column = np.linspace(-1, 1, 64, dtype=np.float32) * -PLANAR.polarity
+    mean = np.broadcast_to(column, (1, 1, 64, 64))
+    spread = 0.5 - np.abs(mean) / 2
+    inside = PLANAR.polarity * mean > 0
+    gate = Gate(PLANAR, Answering(mean, spread), [np.zeros((1, 1, 64, 64), np.float32)])
+    assert gate.compare(Answering(mean, spread)).passes(Limits())
+    for other in (np.where(inside, spread, 0), np.where(inside, spread, 1), np.where(inside, spread, 0.45 * spread)):
+        agreement = gate.compare(Answering(mean, other))
+        assert agreement.spread_change == 0.0
+        assert agreement.spread_shifts > 0.1
+        assert agreement.interval_change > 0.03
+    even = gate.compare(Answering(mean, np.full_like(spread, spread[inside].mean())))
+    assert even.spread_change == pytest.approx(0.0, abs=1e-5)
+    assert not even.passes(Limits())
+
+
+def test_images_on_which_the_model_labels_nothing_judge_no_engine() -> None:
+    nothing = Answering(np.full((1, 1, 32, 32), -PLANAR.polarity))
+    with pytest.raises(GateError, match=r"labels nothing on these images.*export with --data"):
+        Gate(PLANAR, nothing, [np.zeros((1, 1, 32, 32), np.float32)]).check(nothing)
+
+
+def test_steps_are_compared_on_images_of_all_cases() -> None:
+    engine = Answering(np.full((1, 1, 8, 8), PLANAR.polarity))
+    images = [np.full((count, 1, 8, 8), first, np.float32) for first, count in ((0, 1), (1, 2), (2, 3), (3, 1), (4, 2))]
+    steps = Gate(PLANAR, engine, images).check_steps(engine, engine)
+    assert [step.step for step in steps] == [1, 0]
+    assert [int(image[0, 0, 0, 0]) for image in engine.seen[::2]] == [1, 2, 2, 3]
 
 
 @pytest.mark.parametrize(("where", "passes"), [((0, 0, 0, 0), True), ((0, 0, 0), False)])
@@ -338,6 +383,7 @@ def test_probabilities_count_where_both_masks_are_empty_and_by_their_share(
     where: tuple[int, ...], passes: bool
 ) -> None:
     nothing = np.full((1, 1, 32, 32), -PLANAR.polarity)
+    nothing[0, 0, 31, 31] *= -1
     other = nothing.astype(np.float64)
     other[where] *= 0.8  # a tenth of the scale, on one side of the threshold: in one pixel, or in a row of them
     gate = Gate(PLANAR, Answering(nothing), [np.zeros((1, 1, 32, 32), np.float32)])
@@ -349,14 +395,16 @@ def test_probabilities_count_where_both_masks_are_empty_and_by_their_share(
 
 
 def test_each_limit_counts() -> None:
-    fine = Agreement({"a": 0.999}, 0.0, 0.0, 0.3, 0.0, 0.0, finite=True, images=1)
+    fine = Agreement({"a": 0.999}, 0.0, 0.0, 0.3, 0.0, 0.0, 0.0, 0.0, finite=True, images=1)
     assert fine.passes(Limits())
     for worse in (
         {"dice": {"a": 0.999, "b": 0.99}},
         {"flips": 0.0021},
         {"shifts": 0.0021},
         {"volume_change": 0.011},
+        {"spread_shifts": 0.0021},
         {"spread_change": 0.051},
+        {"interval_change": 0.031},
         {"finite": False},
     ):
         assert not replace(fine, **worse).passes(Limits())
