@@ -30,8 +30,8 @@ class Confidence:
     """What a model's spread means and what its results look like; part of the manifest.
 
     Attributes:
-        interval_scale: factor on the spread with which the intervals of the sizes cover `coverage`; 1 where it was not
-            calibrated.
+        interval_scale: factor on the spread with which the intervals of the sizes cover `coverage`; 1 where there
+            never was a calibration.
         coverage: share of unseen cases, alike those that calibrated it, whose true sizes all lie in their intervals;
             None where it was not calibrated.
         cases: how many calibrated it.

@@ -62,6 +62,17 @@ class Exported:
 _DEFAULTS = ExportOptions()
 
 
+def _for_votes(manifest: Manifest, votes: int, say: Say) -> Manifest:
+    """The manifest for so many votes, without what was measured with others."""
+    if votes == manifest.votes:
+        return manifest
+    if manifest.confidence.coverage is not None or manifest.provenance.metrics:
+        say(f"figures and calibration were found with {manifest.votes} votes and are left out: cdal calibrate it again")
+    provenance = replace(manifest.provenance, metrics={})
+    confidence = replace(manifest.confidence, coverage=None, cases=0)
+    return replace(manifest, votes=votes, provenance=provenance, confidence=confidence)
+
+
 def export_model(
     checkpoint: str | Path, out: Path, options: ExportOptions = _DEFAULTS, say: Say = lambda _: None
 ) -> Exported:
@@ -90,7 +101,7 @@ def export_model(
     check_engines(options)
     model, split = load_model(checkpoint), read_split(checkpoint)
     sampling = model.manifest.sampling(options.votes, options.seed)
-    manifest = replace(model.manifest, votes=sampling.votes, seed=sampling.seed)
+    manifest = _for_votes(replace(model.manifest, seed=sampling.seed), sampling.votes, say)
     check_folder(out)
     travelling = model.gate_images()
     if options.keep_images and options.data is None and not travelling:

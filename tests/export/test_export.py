@@ -20,6 +20,7 @@ from cdal_export.images import choose_images
 from cdal_sdk import Segmenter
 from cdal_sdk.bundle import GATE_FILE, checkpoint_content, load_model, read_manifest, save_checkpoint
 from cdal_sdk.cli.app import app
+from cdal_sdk.confidence import Confidence
 from cdal_sdk.digest import sha256
 from cdal_sdk.engines import BuiltEngine, Engine, FoldedSampler, VoteMaps, torchscript
 from cdal_sdk.engines.eager import TorchEngine
@@ -66,6 +67,21 @@ def test_an_exported_model_gives_the_checkpoints_masks(checkpoint: Path, tmp_pat
     ours = Segmenter(tmp_path / "best.cdal", engine="torchscript")(path)
     theirs = Segmenter(checkpoint, seed=3, votes=4, engine="torch")(path)
     np.testing.assert_allclose(ours.probability, theirs.probability, atol=1e-5)
+
+
+def test_other_votes_leave_no_calibration_behind(tmp_path: Path) -> None:
+    """In the report of a run neither: it says what intervals are worth."""
+    confidence = Confidence(interval_scale=2.0, coverage=0.9, cases=20)
+    calibrated = replace(VOLUME, confidence=confidence, provenance=replace(VOLUME.provenance, metrics={"dice": 0.9}))
+    save_checkpoint(checkpoint_content(calibrated, tiny_generator(VOLUME).state_dict()), tmp_path / "best.pt")
+    told: list[str] = []
+    same = export_model(tmp_path / "best.pt", tmp_path / "same", SCRIPT, told.append).manifest
+    assert (same.confidence, same.provenance.metrics) == (confidence, {"dice": 0.9})
+    assert not [line for line in told if "calibrate" in line]
+    other = export_model(tmp_path / "best.pt", tmp_path / "other", replace(SCRIPT, votes=3), told.append).manifest
+    assert (other.votes, other.confidence.coverage, other.confidence.cases) == (3, None, 0)
+    assert (other.confidence.interval_scale, other.provenance.metrics) == (2.0, {})
+    assert [line for line in told if "calibrate" in line]
 
 
 def test_a_network_as_deep_as_its_canvas_exports(tmp_path: Path) -> None:
