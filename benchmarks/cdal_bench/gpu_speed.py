@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -57,6 +57,7 @@ class GpuRow:
         runs: how many.
         first_s: the first run of this size, which compiles and records; None where it was not kept.
         extrapolated: how it follows from parts, where it does.
+        difference: of one image's vote mean from the reference, at most, on a scale from -1 to 1; of ours.
     """
 
     way: str
@@ -68,6 +69,7 @@ class GpuRow:
     runs: int
     first_s: float | None
     extrapolated: str | None = None
+    difference: float | None = None
 
 
 @dataclass
@@ -111,11 +113,16 @@ def measure(
         cost = prepare_contender("cdal-plain", subject, size, device=device).cost
         speed = GpuSpeed(describe_machine(device), cost.flop / 1e9)
         images = np.random.default_rng(0).standard_normal((max(batches), channels, *size)).astype(np.float32)
+        expected = _engine("plain", subject, device).run(images[:1]).mean
         for way in ways:
             try:
                 engine = _engine(way, subject, device)
+                difference = None
                 for batch in batches if way in _OURS else batches[:1]:
-                    speed.rows.append(_time(way, engine, images[:batch]))
+                    row = _time(way, engine, images[:batch])
+                    if way in _OURS and difference is None:
+                        difference = float(np.abs(engine.run(images[:1]).mean - expected).max())
+                    speed.rows.append(replace(row, difference=difference))
             except Exception as error:  # noqa: BLE001 - whatever a library does on a GPU that nobody has tried
                 speed.failed[way] = f"{type(error).__name__}: {error}"
             yield speed, way
@@ -142,10 +149,13 @@ def _time(way: str, engine: Engine, images: NDArray[np.float32]) -> GpuRow:
 
 def table(speed: GpuSpeed) -> str:
     """The rows for a document, with the share of the machine's matrix rate of the same precision."""
+    compared = any(row.difference is not None for row in speed.rows)  # not in results of earlier versions
     lines = [
         "| way | precision | batch | median | range | runs | one image | share of the matrix rate |",
         "|---|---|---|---|---|---|---|---|",
     ]
+    if compared:
+        lines = [lines[0] + " largest difference |", lines[1] + "---|"]
     for row in speed.rows:
         spread = f"{row.low_ms:.1f} to {row.high_ms:.1f} ms" if row.high_ms is not None else f"from {row.low_ms:.1f} ms"
         rate = speed.gflop * row.batch / row.median_ms * 1000 / speed.machine.gflops[rate_of(row.precision)]
@@ -153,6 +163,7 @@ def table(speed: GpuSpeed) -> str:
         lines.append(
             f"| {row.way} | {row.precision} | {row.batch} | {row.median_ms:.1f} ms | {spread} | {row.runs} "
             f"| {row.median_ms / row.batch:.1f} ms | {share} |"
+            + (f" {'' if row.difference is None else f'{row.difference:.1g}'} |" if compared else "")
         )
     return "\n".join(lines)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from cdal_sdk.diffusion import SamplerNoise, Sampling
 from cdal_sdk.engines.fused import FoldedSampler, FusedSampler
-from cdal_sdk.errors import EngineError, OutputError
+from cdal_sdk.errors import CdalError, EngineError, OutputError
 from cdal_sdk.network import Generator
 
 __all__ = [
@@ -33,10 +35,10 @@ __all__ = [
     "VoteMaps",
     "build_engine",
     "cpu_threads",
+    "describe_gpu",
     "exact_float32",
     "fold_for",
     "fuse",
-    "gpu_name",
     "in_parts",
     "named_outputs",
     "noise_inputs",
@@ -224,8 +226,13 @@ def build_engine(builder: Builder, generator: Generator, target: Target, path: P
     """
     try:
         builder.build(generator, target, path)
+    except CdalError:
+        raise
     except OSError as error:
         raise OutputError("the engine cannot be written", where=path, remedy="check the free space") from error
+    except Exception as error:  # libraries raise what they like, as when the memory is too small
+        what = f"it cannot be built here ({type(error).__name__}: {error})"
+        raise EngineError(what, where=path.name, remedy="use another engine") from error
 
 
 def fuse(generator: Generator, sampling: Sampling, *, probes: bool = False) -> FusedSampler:
@@ -260,15 +267,30 @@ def named_outputs(outputs: tuple[torch.Tensor, ...]) -> dict[str, NDArray[np.flo
 
 @contextmanager
 def exact_float32(device: str) -> Iterator[None]:
-    """Convolutions in full float32 on CUDA too, where PyTorch would take TF32; no matter to a CPU."""
+    """Convolutions and matrix products in full float32 on CUDA too, whatever the program has set; no matter to a CPU.
+
+    PyTorch takes TF32 for convolutions by default, for products where it is told so.
+    """
     if device == "cpu":
         yield
         return
-    with _CUDNN_FLAGS, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        yield
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    with _PRECISIONS:
+        before = matmul.fp32_precision, conv.fp32_precision
+        try:
+            older = torch.get_float32_matmul_precision()
+        except RuntimeError:  # the program has set it by the newer way, which leaves the older one at "highest"
+            older = "highest"
+        torch.set_float32_matmul_precision("highest")
+        matmul.fp32_precision = conv.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(older)
+            matmul.fp32_precision, conv.fp32_precision = before
 
 
-_CUDNN_FLAGS = Turns()  # they are the process's: a thread that leaves would give TF32 back to one that still runs
+_PRECISIONS = Turns()  # they are the process's: a thread that leaves would give TF32 back to one that still runs
 
 
 def cpu_threads() -> int:
@@ -279,9 +301,22 @@ def cpu_threads() -> int:
     return torch.get_num_threads()
 
 
-def gpu_name(device: str) -> str:
-    """Which GPU there is, "" on a CPU or where there is none."""
-    return torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else ""
+def describe_gpu(device: str) -> str:
+    """Which GPU there is, with its driver and PyTorch's CUDA; "" on a CPU or where there is none."""
+    if device != "cuda" or not torch.cuda.is_available():
+        return ""
+    return f"{torch.cuda.get_device_name()}, driver {_driver()}, CUDA {torch.version.cuda}"
+
+
+def _driver() -> str:
+    """The version of NVIDIA's driver; "unknown" where its library does not tell."""
+    try:
+        library = ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
+    except OSError:
+        return "unknown"
+    text = ctypes.create_string_buffer(96)
+    told = library.nvmlInit_v2() == 0 and library.nvmlSystemGetDriverVersion(text, len(text)) == 0
+    return text.value.decode() if told else "unknown"
 
 
 def pick_device(device: Device) -> str:

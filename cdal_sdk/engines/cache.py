@@ -157,7 +157,9 @@ class EngineCache:
     def verdict(self, key: Fingerprint) -> tuple[bool, str] | None:
         """What the gate said of an engine earlier: whether it passed, and its figures."""
         found = _read(self._verdict_file(key))
-        return None if found is None else (bool(found.get("passed")), str(found.get("figures")))
+        if found is None or found.get("fingerprint") != key:
+            return None
+        return bool(found.get("passed")), str(found.get("figures"))
 
     def remember(self, key: Fingerprint, *, passed: bool, figures: str) -> None:
         """Keep the gate's verdict; a folder that cannot be written only costs time."""

@@ -18,7 +18,7 @@ import torch
 
 from cdal_sdk.diffusion import Sampling
 from cdal_sdk.digest import sha256
-from cdal_sdk.engines.base import Builder, BuiltEngine, Precision, Target, build_engine, gpu_name
+from cdal_sdk.engines.base import Builder, BuiltEngine, Precision, Target, build_engine, describe_gpu
 from cdal_sdk.engines.cache import EngineCache
 from cdal_sdk.engines.eager import TorchEngine
 from cdal_sdk.engines.fingerprint import Fingerprint, differences, fingerprint
@@ -78,8 +78,9 @@ class EngineRequest:
         return Target(self.sampling, self.device, precision, self.weights_sha256, self.fixed_size)
 
     def key(self, wanted: Fingerprint) -> Fingerprint:
-        """What an engine with a verdict of the gate is kept by."""
-        return wanted | {"judged": self.judged, "gpu": gpu_name(self.device)}
+        """What an engine with a verdict of the gate is kept by; one that none has seen is no other's."""
+        judged = self.judged if self.gate is not None else None
+        return wanted | {"judged": judged, "gpu": describe_gpu(self.device)}
 
 
 def stored_engine_names(kind: EngineKind, suffix: str, target: Target) -> tuple[str, str]:
@@ -287,7 +288,7 @@ def _stored(kind: EngineKind, builder: Builder, request: EngineRequest, target: 
     except (OSError, EngineError) as error:
         _log.warning("the stored engine %s is not used: %s", kind.name, error)
         return None
-    if not found.get("gate") or found.get("gpu", "") != gpu_name(target.device):
+    if not found.get("gate") or found.get("gpu", "") != describe_gpu(target.device):
         _first_use(kind, engine, request, request.key(wanted | {"sha256": digest}))
     return engine
 

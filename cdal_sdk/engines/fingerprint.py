@@ -12,7 +12,7 @@ from cdal_sdk.network import GeneratorConfig
 
 __all__ = ["GRAPH_VERSION", "differences", "fingerprint", "identity"]
 
-GRAPH_VERSION = 5
+GRAPH_VERSION = 6
 """Raised whenever the graph is written or the gate judges otherwise than before, so that engines are built again."""
 
 Fingerprint = dict[str, object]

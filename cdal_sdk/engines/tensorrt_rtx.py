@@ -155,7 +155,8 @@ class TensorRtEngine:
     def _run(self, images: NDArray[np.float32]) -> VoteMaps:
         _LOGGER.forget()
         tensors: dict[str, Any] = {"image": torch.from_numpy(np.ascontiguousarray(images)).cuda()}
-        self._context.set_input_shape("image", tuple(images.shape))
+        if not self._context.set_input_shape("image", tuple(images.shape)):
+            raise _LOGGER.error(f"TensorRT refuses images of shape {images.shape}", "use another engine")
         for name in ("mean", "spread"):
             shape = tuple(self._context.get_tensor_shape(name))
             tensors[name] = torch.empty(shape, dtype=torch.float32, device="cuda")

@@ -29,7 +29,8 @@ def trace(generator: Generator, target: Target) -> torch.jit.ScriptModule:
     side, (_, canvas_height, canvas_width) = generator.config.divisor, target.sampling.label_shape
     height, width = min(2 * side, canvas_height), min(3 * side, canvas_width)
     example = [torch.zeros(2, generator.config.image_channels, height, width), *_tensors(target.noise)]
-    with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+    # A trace keeps whether convolutions may be TF32 on CUDA, whatever is said when it runs.
+    with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad(), exact_float32("cuda"):
         warnings.simplefilter("ignore")  # of the size check, settled while tracing, and of TorchScript's age
         sampler = fold_for(generator, target).to(target.device)
         inputs = tuple(values.to(target.device) for values in example)

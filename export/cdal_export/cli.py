@@ -76,8 +76,11 @@ def export(
     for name, value, least in (("--votes", votes, 1), ("--seed", seed, 0)):
         if value is not None and value < least:
             raise UsageError(f"{name} is {value}", remedy=f"give at least {least}")
+    target = out or Path(f"{Path(checkpoint).stem}.cdal")
     if triton is not None:
         check_engines(names, free_noise=free_noise)
+        if target.resolve() in (triton.resolve(), *triton.resolve().parents):
+            raise UsageError("the Triton repository would lie in the model folder", remedy="choose another --triton")
         check_place(triton / "config.pbtxt")
     flags = {"fp16": fp16, "bf16": bf16, "fp32": fp32}
     chosen = [name for name, given in flags.items() if given or name == precision]
@@ -98,7 +101,6 @@ def export(
     )
     if int8 and "fp32" in chosen:
         raise UsageError("--int8 and --fp32 exclude each other", remedy="leave one of them out")
-    target = out or Path(f"{Path(checkpoint).stem}.cdal")
     with console.status("exporting") if console.is_terminal else nullcontext():
         exported = export_model(checkpoint, target, options, say)
     written = [] if triton is None else write_repository(exported, triton)  # what is printed may be lost

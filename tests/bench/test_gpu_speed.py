@@ -29,6 +29,9 @@ def test_each_way_is_measured_and_a_failing_one_stops_no_other():
     ]
     assert all(0 < row.low_ms <= row.median_ms <= row.high_ms for row in told.rows)
     assert told.failed.keys() == {"tensorrt"}
+    assert all(0 < row.difference < 0.05 for row in told.rows[:2])
+    assert told.rows[2].difference is None
+    assert table(told).splitlines()[0].endswith("| share of the matrix rate | largest difference |")
 
 
 def test_what_is_stored_can_be_read_again(tmp_path, capsys, monkeypatch):

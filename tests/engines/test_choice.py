@@ -206,6 +206,30 @@ def test_an_engine_asked_for_by_name_is_not_replaced(fakes, request_) -> None:
         make_engine("slow", replace(request_, gate=refuse(("slow", "fp32"))))
 
 
+def test_a_build_that_fails_in_any_way_is_passed_over(fakes, request_, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(fakes["fast"], "build", fail)
+    assert make_engine("auto", request_).name == "slow"
+    with pytest.raises(EngineError, match=r"cannot be built here \(MemoryError"):
+        make_engine("fast", request_)
+
+
+def test_an_engine_that_no_gate_has_seen_is_gated_where_there_is_one(fakes, request_) -> None:
+    make_engine("slow", replace(request_, gate=None))
+    with pytest.raises(GateError):
+        make_engine("slow", replace(request_, gate=refuse(("slow", "fp32"))))
+
+
+def test_a_verdict_that_is_damaged_is_none(fakes, request_) -> None:
+    with pytest.raises(GateError):
+        make_engine("slow", replace(request_, gate=refuse(("slow", "fp32"))))
+    (verdict,) = request_.cache.folder.glob("*.verdict.json")
+    verdict.write_text("{}")
+    assert make_engine("slow", request_).name == "slow"
+
+
 def test_a_half_that_an_engine_lacks_becomes_its_own_half_or_float32(fakes, request_) -> None:
     assert make_engine("fast", replace(request_, precision="fp16")).precision == "bf16"
     assert make_engine("fast", replace(request_, precision="fp32")).precision == "fp32"
@@ -417,7 +441,7 @@ def test_one_that_was_gated_on_another_gpu_is_gated_here(fakes, stored, monkeypa
     gates: list[Engine] = []
     request = replace(stored(), gate=lambda engine: gates.append(engine) or "it agrees")
     for here, gated in (("", 0), ("GPU A", 1), ("GPU A", 1), ("GPU B", 2)):
-        monkeypatch.setattr(choice, "gpu_name", lambda device, here=here: here)
+        monkeypatch.setattr(choice, "describe_gpu", lambda device, here=here: here)
         make_engine("slow", request)
         assert len(gates) == gated
 
@@ -436,7 +460,7 @@ def test_a_kept_one_is_gated_anew_on_another_gpu(fakes, request_, monkeypatch) -
     gates: list[Engine] = []
     request = replace(request_, gate=lambda engine: gates.append(engine) or "it agrees")
     for here, gated in (("GPU A", 1), ("GPU A", 1), ("GPU B", 2)):
-        monkeypatch.setattr(choice, "gpu_name", lambda device, here=here: here)
+        monkeypatch.setattr(choice, "describe_gpu", lambda device, here=here: here)
         make_engine("slow", request)
         assert len(gates) == gated
 

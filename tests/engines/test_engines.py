@@ -5,19 +5,23 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from cdal_sdk.engines import ENGINES, Engine, VoteMaps
+from cdal_sdk.engines import ENGINES, Engine, Target, VoteMaps
 from cdal_sdk.engines.eager import TorchEngine
+from cdal_sdk.engines.torchscript import trace
 from tests.engines.conftest import MODEL, builder
 from tests.tiny_model import tiny_generator
 
 ON_CPU = [kind.name for kind in ENGINES if "cpu" in kind.devices and kind.automatic]
+ROOT = Path(__file__).resolve().parents[2]
 CLOSE = {"atol": 2e-5, "rtol": 0}
 
 
@@ -193,3 +197,52 @@ def test_a_full_disk_is_an_error_and_no_crash(tmp_path) -> None:
     order = [sys.executable, "-c", FULL_DISK, tmp_path / "engine"]
     done = subprocess.run(order, capture_output=True, text=True, check=False)  # noqa: S603
     assert (done.returncode, done.stdout) == (0, "the engine cannot be written\n"), done.stderr
+
+
+def settings() -> tuple[object, ...]:
+    def known(read: Callable[[], object]) -> object:
+        try:
+            return read()
+        except RuntimeError:  # the newer and the older setting contradict each other
+            return None
+
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    older = known(torch.get_float32_matmul_precision), known(lambda: cudnn.allow_tf32)
+    return *older, matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.deterministic, cudnn.benchmark
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "pass",
+        "torch.set_float32_matmul_precision('high')",
+        "torch.backends.cudnn.allow_tf32 = False",
+        "torch.backends.cudnn.deterministic = True",
+        "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
+        "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+        "torch.backends.fp32_precision = 'tf32'",
+    ],
+)
+def test_float32_is_float32_on_a_gpu_whatever_a_program_has_set(setting: str) -> None:
+    """And its settings are the same afterwards. In a process of its own: they are the process's."""
+    code = f"""
+        import torch
+        from cdal_sdk.engines.base import exact_float32
+        from tests.engines.test_engines import settings
+        {setting}
+        before = settings()
+        with exact_float32("cuda"):
+            inside = settings()
+        assert settings() == before, (before, settings())
+        assert inside[0] == "highest" and inside[2:4] == ("ieee", "ieee") and inside[4:] == before[4:], inside
+    """
+    subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], check=True, cwd=ROOT)  # noqa: S603
+
+
+def test_a_trace_allows_no_tf32() -> None:
+    """It keeps the setting of the time when it was made."""
+    target = Target(MODEL.sampling(), "cpu", "fp32", "weights")
+    nodes = list(trace(tiny_generator(MODEL), target).inlined_graph.nodes())
+    allowed = [list(node.inputs())[-1].toIValue() for node in nodes if node.kind() == "aten::_convolution"]
+    assert len(allowed) > 20
+    assert not any(allowed)
