@@ -259,11 +259,19 @@ def test_a_broken_engine_is_refused_and_nothing_written(
 def test_free_noise_is_exported_gated_twice_and_used_for_any_seed(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gated: list[int] = []
-    check = Gate.check
-    monkeypatch.setattr(Gate, "check", lambda self, engine: gated.append(1) or check(self, engine))
+    compared: list[np.ndarray] = []
+    compare = Gate.compare
+
+    def watched(self: Gate, engine: Engine) -> Agreement:
+        compared.extend(side.run(self.images[0]).mean for side in (engine, self._reference))
+        return compare(self, engine)
+
+    monkeypatch.setattr(Gate, "compare", watched)
     exported = export_model(checkpoint, tmp_path / "best.cdal", replace(SCRIPT, free_noise=True))
-    assert len(gated) == 2
+    first, reference_s, second, second_reference_s = compared
+    np.testing.assert_allclose(first, reference_s, atol=1e-5)
+    np.testing.assert_allclose(second, second_reference_s, atol=1e-5)
+    assert np.abs(first - second).max() > 1e-3, "the second is run with other noise"
     description = json.loads((exported.folder / "engines/torchscript-cpu-fp32-free-noise.json").read_text())
     assert (description["fingerprint"]["free_noise"], description["fingerprint"]["seed"]) == (True, None)
     assert [step[:7] for step in description["steps"]] == ["step 1:", "step 0:"]

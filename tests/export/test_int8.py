@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from dataclasses import replace
 from functools import partial
@@ -168,6 +169,9 @@ def test_tensorrt_s_is_built_and_rehearsed_without_a_gpu(
     assert (exported.folder / engine.file).stat().st_size > 0
     assert engine.rehearsal is not None
     assert 1e-6 < engine.rehearsal.probability < 0.3, "rounded, but no other network"
+    told = json.loads((exported.folder / engine.file).with_name("tensorrt-rtx-int8-cuda-int8.json").read_text())
+    assert (told["gate"], told["gpu"]) == (None, ""), "so that it is gated at its first use"
+    assert told["rehearsal"] == str(engine.rehearsal)
 
 
 def test_a_model_that_does_not_bear_eight_bits_is_refused_before_a_gpu_sees_it(
