@@ -41,7 +41,7 @@ def make_own_engine(name: str, model: Model, sampling: Sampling, device: str) ->
         sampling=sampling,
         device=device,
         weights_sha256=model.weights_sha256,
-        fixed_size=model.manifest.plan.fit != "pad",
+        fixed_size=model.manifest.plan.fixed_size,
         stored=model.files,
         cache=EngineCache(default_cache_folder() / "benchmark"),  # apart: these are not gated
     )

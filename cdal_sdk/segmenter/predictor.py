@@ -136,7 +136,7 @@ class Segmenter:
             sampling=sampling,
             device=place,
             weights_sha256=loaded.weights_sha256,
-            fixed_size=manifest.plan.fit != "pad",
+            fixed_size=manifest.plan.fixed_size,
             precision=precision,
             stored=loaded.files,
             gate=gate,

@@ -116,6 +116,11 @@ class Plan:
             raise ModelError(f"overlap is {self.overlap}", where="plan", remedy="give a share from 0 to below 1")
 
     @property
+    def fixed_size(self) -> bool:
+        """Whether every network input has the canvas's size; else any multiples of the divisor below it."""
+        return self.fit != "pad"
+
+    @property
     def by_parts(self) -> bool:
         """Whether a picture of any size can be segmented part by part: nothing depends on the whole of it."""
         local = self.intensity.method != "percentile" and self.resize_to is None

@@ -118,7 +118,7 @@ def export_model(
         "cpu",
         options.precision,
         weights_identity(weights),
-        fixed_size=manifest.plan.fit != "pad",
+        fixed_size=manifest.plan.fixed_size,
         free_noise=options.free_noise,
         calibration=images.calibration,
     )

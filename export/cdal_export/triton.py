@@ -69,7 +69,7 @@ def model_config(manifest: Manifest, engine: str, name: str, batch: BatchProfile
         name: of the model in the repository.
         batch: images at once.
     """
-    backend, fixed = _BACKENDS[engine], manifest.plan.fit != "pad"
+    backend, fixed = _BACKENDS[engine], manifest.plan.fixed_size
     height, width = manifest.plan.canvas if fixed else (-1, -1)
     named = engine == "onnx"  # libtorch knows inputs and outputs by their place only
     return _CONFIG.format(

@@ -32,7 +32,7 @@ def target(**changes: object) -> Target:
 def shipped(name: str, device: str = "cuda", precision: Precision = "fp16") -> tuple[Generator, Target]:
     """A bundled model and what `cdal export` builds of it."""
     model = load_model(name)
-    fixed = model.manifest.plan.fit != "pad"
+    fixed = model.manifest.plan.fixed_size
     return model.generator, Target(model.manifest.sampling(), device, precision, model.weights_sha256, fixed_size=fixed)
 
 
