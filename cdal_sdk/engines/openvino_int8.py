@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -31,7 +32,8 @@ from cdal_sdk.network import Generator
 __all__ = ["BUILDER"]
 
 _XML, _WEIGHTS = "model.xml", "model.bin"
-_LARGEST = 96  # side of a calibrating image: NNCF keeps the maps of every layer and vote at once
+# Pixels of a calibrating image x steps x votes x width, at most: NNCF keeps the maps of every layer, 2 GB of so many.
+_VALUES = 22_000_000
 
 
 class _Int8Builder:
@@ -48,11 +50,16 @@ class _Int8Builder:
         return FLOATING.environment(device)
 
     def build(self, generator: Generator, target: Target, path: Path) -> None:
-        images = [_cropped(image, generator.config.divisor) for image in target.calibration_images()]
+        config, sampling = generator.config, target.sampling
+        pixels = _VALUES // (sampling.schedule.steps * sampling.votes * config.width)
+        images = [_cropped(image, pixels, config.divisor) for image in target.calibration_images()]
         free = replace(target, fixed_size=False, probes=True)
-        quantised = _quantise(openvino_core().read_model(openvino_graph(generator, free)), images)
-        if target.fixed_size:
-            quantised.reshape([-1, generator.config.image_channels, *target.canvas])
+        model = openvino_core().read_model(openvino_graph(generator, free))
+        if len({image.shape for image in images}) == 1:  # of a fixed size it takes less memory
+            model.reshape([1, *images[0].shape])
+        quantised = _quantise(model, images)
+        sides = target.canvas if target.fixed_size else (-1, -1)
+        quantised.reshape([-1, config.image_channels, *sides])
         with tempfile.TemporaryDirectory() as folder:
             xml, weights = Path(folder) / _XML, Path(folder) / _WEIGHTS
             openvino.serialize(quantised, xml, weights)
@@ -73,9 +80,10 @@ class _Int8Builder:
         return OpenVinoEngine(model, target.precision, name="openvino-int8")
 
 
-def _cropped(image: NDArray[np.float32], divisor: int) -> NDArray[np.float32]:
-    """The middle of an image [channel, h, w]: norms fix the ranges, whatever they see."""
-    height, width = (min(side, _LARGEST // divisor * divisor) for side in image.shape[1:])
+def _cropped(image: NDArray[np.float32], pixels: int, divisor: int) -> NDArray[np.float32]:
+    """An image [channel, h, w], or where it has more pixels than these its middle, whose ranges may be others."""
+    largest = math.isqrt(pixels) // divisor * divisor
+    height, width = image.shape[1:] if image[0].size <= pixels else (min(side, largest) for side in image.shape[1:])
     top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
     return image[:, top : top + height, left : left + width]
 

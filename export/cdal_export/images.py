@@ -22,6 +22,7 @@ __all__ = ["ExportImages", "choose_images"]
 _TO_JUDGE = 2 * 288 * 288
 _TO_CALIBRATE = _TO_JUDGE // 4
 _CASES = 16  # for either; of more of them less could be shown
+_CALIBRATING = 8  # cases at least, where there are more: of two, a range was met by chance
 
 _T = TypeVar("_T")
 Images = tuple[NDArray[np.float32], ...]
@@ -47,7 +48,7 @@ def choose_images(
 ) -> ExportImages:
     """Images from cases of a folder, evenly chosen; else those that travel with the model; else a synthetic one.
 
-    For INT8 every second case calibrates and the others judge, so that nothing is judged by what it was fitted to.
+    For INT8 some cases calibrate and the others judge, so that nothing is judged by what it was fitted to.
 
     Raises:
         UsageError: if there is a single case for INT8.
@@ -57,7 +58,7 @@ def choose_images(
         return _of_cases(manifest.plan, data, int8=int8)
     images = list(travelling) or synthetic_images(manifest)
     described = "images that travel with the model" if travelling else "a synthetic image"
-    judging, calibrating = _split(images) if int8 else (images, [])
+    judging, calibrating = _split(images, len(images)) if int8 else (images, [])
     return ExportImages(tuple(judging), tuple(calibrating), described)
 
 
@@ -65,8 +66,8 @@ def _of_cases(plan: Plan, data: Path, *, int8: bool) -> ExportImages:
     # Of a folder as for training its images: masks would be read as images, too.
     cases = list(discover([next((folder for folder in (data / "images", data / "imagesTr") if folder.is_dir()), data)]))
     count = min(_CASES, max(1, _TO_JUDGE // (plan.canvas[0] * plan.canvas[1])))
-    chosen = _evenly(cases, 2 * count if int8 else count)
-    judging, calibrating = _split(chosen) if int8 else (chosen, [])
+    chosen = _evenly(cases, count + max(count, _CALIBRATING) if int8 else count)
+    judging, calibrating = _split(chosen, count) if int8 else (chosen, [])
     described = f"{len(judging)} case(s) of {data}"
     if int8:
         described += f", having calibrated on {len(calibrating)} other(s)"
@@ -78,13 +79,15 @@ def _evenly(cases: Sequence[CaseFiles], count: int) -> list[CaseFiles]:
     return [cases[place] for place in places]
 
 
-def _split(cases: Sequence[_T]) -> tuple[Sequence[_T], Sequence[_T]]:
-    """Every second case judges, the others calibrate."""
+def _split(cases: Sequence[_T], count: int) -> tuple[Sequence[_T], Sequence[_T]]:
+    """So many cases that judge, and no more than half of them, evenly chosen; the others calibrate."""
     if len(cases) < 2:
         raise UsageError(
             "INT8 needs two cases at least, some to calibrate on and others to judge by", remedy="give them by --data"
         )
-    return cases[1::2], cases[::2]
+    count = min(count, len(cases) // 2)
+    judging = [(2 * number + 1) * len(cases) // (2 * count) for number in range(count)]
+    return [cases[place] for place in judging], [case for place, case in enumerate(cases) if place not in judging]
 
 
 def _images(cases: Sequence[CaseFiles], plan: Plan, pixels: int) -> Images:

@@ -205,7 +205,8 @@ def test_large_images_are_cropped_for_calibration_and_the_engine_takes_the_canva
     engine = pytest.importorskip("cdal_sdk.engines.openvino_int8")
     seen: list[tuple[int, ...]] = []
     quantise = engine._quantise
-    monkeypatch.setattr(engine, "_LARGEST", 12)
+    values = 12 * 12 * PLANAR.votes * len(PLANAR.betas) * PLANAR.network.width
+    monkeypatch.setattr(engine, "_VALUES", values)
     monkeypatch.setattr(
         engine, "_quantise", lambda model, images: seen.extend(i.shape for i in images) or quantise(model, images)
     )
