@@ -20,6 +20,7 @@ __all__ = ["Agreement", "Gate", "Limits", "StepAgreement"]
 
 _IMAGES_FOR_STEPS = 4
 _SHIFT = 0.05  # of a probability or a spread, from which on it counts as another one
+_SCALES = (1.0, 3.0, 10.0)  # of intervals: a calibration that comes later is held, too
 _FEW = 50  # pixels: of an interval below, one more or less is told as a share of this
 _LITTLE_SPREAD = 0.005  # on the scale [0, 1]: below, changes of the mean spread are told as shares of this
 _STEP = "step"  # and its number: an output's name
@@ -137,7 +138,7 @@ class _Answers:
 
     Attributes:
         mask: label values.
-        counts: pixels of each label, and those that surely and possibly have it, [label, 3]; see `masks.count`.
+        counts: pixels of each label, and those that surely and possibly have it, [scale, label, 3]; see `masks.count`.
         probability: of each label, those of one image after those of another.
         spread: the same.
         widest: the largest spread of any label, as the mask.
@@ -257,10 +258,10 @@ class Gate:
             found = self._answers(engine)
         differences = np.abs(found.probability - expected.probability)
         changes = np.abs(found.counts - expected.counts)
-        volumes = changes[:, 0] / np.maximum(1, expected.counts[:, 0])
-        ends = changes[:, 1:] / np.maximum(_FEW, expected.counts[:, 2:])
+        volumes = changes[..., 0] / np.maximum(1, expected.counts[..., 0])
+        ends = changes[..., 1:] / np.maximum(_FEW, expected.counts[..., 2:])
         claimed = expected.mask > 0
-        spreads = [float(a.widest[claimed].mean()) for a in (found, expected)]
+        spreads = [float(a.widest[claimed].mean()) if claimed.any() else 0.0 for a in (found, expected)]
         return Agreement(
             dice={label.name: dice(found.mask, expected.mask, label.value) for label in labels},
             flips=float((found.mask != expected.mask).mean()),
@@ -276,28 +277,22 @@ class Gate:
 
     @cached_property
     def _expected(self) -> _Answers:
-        """What the reference makes of the images.
+        return self._answers(self._reference)
 
-        Raises:
-            GateError: if that is nothing, so that any engine would do.
-        """
-        expected = self._answers(self._reference)
-        if not expected.mask.any():
-            raise GateError(
-                "the float32 reference labels nothing on these images, so that they cannot judge an engine",
-                remedy="export with --data: images that show what the model segments",
-            )
-        return expected
+    @property
+    def unjudged(self) -> list[str]:
+        """Names of the labels that the reference gives no pixel of any image, so that no mask can be wrong there."""
+        return [label.name for label in self.manifest.labels if not (self._expected.mask == label.value).any()]
 
     def _answers(self, engine: Engine) -> _Answers:
         labels, decision, polarity = self.manifest.labels, self.manifest.decision, self.manifest.polarity
-        scale, counts, finite = self.manifest.confidence.interval_scale, np.zeros((len(labels), 3), np.int64), True
+        counts, finite = np.zeros((len(_SCALES), len(labels), 3), np.int64), True
         parts = []
         for images in self.images:
             mean, spread = (np.moveaxis(values, 1, 0) for values in in_parts(engine.run, images, self._batch))
             finite = finite and bool(np.isfinite(mean).all() and np.isfinite(spread).all())
             mask = decide(mean, labels, decision, polarity)
-            counts += count(mean, spread, mask, labels, decision, polarity, scale)
+            counts += [count(mean, spread, mask, labels, decision, polarity, scale) for scale in _SCALES]
             share, width = probabilities(mean, spread, decision, polarity)
             parts.append((mask.ravel(), share.ravel(), width.ravel(), width.max(axis=0).ravel()))
         masks, shares, spreads, widest = (np.concatenate(values) for values in zip(*parts, strict=True))

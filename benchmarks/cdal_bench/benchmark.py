@@ -21,7 +21,7 @@ from cdal_bench.request import Request
 from cdal_bench.results import Latency, Machine, Ratio, Result, Row, Setting, Throughput, Verdict
 from cdal_bench.timing import Task, expected_seconds, interleave, task
 from cdal_sdk.engines import BuiltEngine
-from cdal_sdk.errors import EngineError, GateError, MissingExtraError, UsageError
+from cdal_sdk.errors import EngineError, MissingExtraError, UsageError
 from cdal_sdk.gate import Gate
 
 __all__ = ["run_benchmark"]
@@ -183,10 +183,7 @@ def _gated(entry: _Entry) -> bool:
 def _verdict(gate: Gate | None, entry: _Entry) -> Verdict | None:
     if gate is None or not _gated(entry):
         return None
-    try:
-        agreement = gate.compare(entry.engine)
-    except GateError:  # these images cannot judge
-        return None
+    agreement = gate.compare(entry.engine)
     return Verdict(agreement.passes(gate.limits), str(agreement))
 
 

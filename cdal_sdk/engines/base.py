@@ -274,9 +274,9 @@ def exact_float32(device: str) -> Iterator[None]:
     if device == "cpu":
         yield
         return
-    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    matmul, conv, cpu = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     with _PRECISIONS:
-        before = matmul.fp32_precision, conv.fp32_precision
+        before = matmul.fp32_precision, conv.fp32_precision, cpu.fp32_precision  # the older way sets that of CPUs, too
         try:
             older = torch.get_float32_matmul_precision()
         except RuntimeError:  # the program has set it by the newer way, which leaves the older one at "highest"
@@ -287,7 +287,7 @@ def exact_float32(device: str) -> Iterator[None]:
             yield
         finally:
             torch.set_float32_matmul_precision(older)
-            matmul.fp32_precision, conv.fp32_precision = before
+            matmul.fp32_precision, conv.fp32_precision, cpu.fp32_precision = before
 
 
 _PRECISIONS = Turns()  # they are the process's: a thread that leaves would give TF32 back to one that still runs

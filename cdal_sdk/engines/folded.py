@@ -215,11 +215,16 @@ class Attention(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """Attend and add, over sqrt(2)."""
         tokens = self.norm(h).flatten(2).transpose(1, 2)  # [n, h * w, c]
-        query, key, value = (tokens @ self.weight_in + self.bias_in).chunk(3, dim=-1)
+        query, key, value = _plus(tokens @ self.weight_in, self.bias_in).chunk(3, dim=-1)
         attended = (query @ key.transpose(1, 2)).softmax(dim=-1) @ value
-        update = (attended @ self.weight_out + self.bias_out).transpose(1, 2).reshape(h.shape)
+        update = _plus(attended @ self.weight_out, self.bias_out).transpose(1, 2).reshape(h.shape)
         result: Tensor = h * _SQRT_HALF + update
         return result
+
+
+def _plus(product: Tensor, bias: Tensor) -> Tensor:
+    """The sum in the product's type: a bias in float32 would make all that follows float32."""
+    return product + bias.to(product.dtype)
 
 
 def fold(generator: Generator, schedule: Schedule, noise: SamplerNoise, *, free_noise: bool = False) -> Generator:

@@ -34,6 +34,7 @@ __all__ = ["BUILDER"]
 _XML, _WEIGHTS = "model.xml", "model.bin"
 # Pixels of a calibrating image x steps x votes x width, at most: NNCF keeps the maps of every layer, 2 GB of so many.
 _VALUES = 22_000_000
+_LEAST = 96  # side that is shown in any case
 
 
 class _Int8Builder:
@@ -51,7 +52,7 @@ class _Int8Builder:
 
     def build(self, generator: Generator, target: Target, path: Path) -> None:
         config, sampling = generator.config, target.sampling
-        pixels = _VALUES // (sampling.schedule.steps * sampling.votes * config.width)
+        pixels = max(_VALUES // (sampling.schedule.steps * sampling.votes * config.width), _LEAST**2)
         images = [_cropped(image, pixels, config.divisor) for image in target.calibration_images()]
         free = replace(target, fixed_size=False, probes=True)
         model = openvino_core().read_model(openvino_graph(generator, free))
@@ -82,7 +83,7 @@ class _Int8Builder:
 
 def _cropped(image: NDArray[np.float32], pixels: int, divisor: int) -> NDArray[np.float32]:
     """An image [channel, h, w], or where it has more pixels than these its middle, whose ranges may be others."""
-    largest = math.isqrt(pixels) // divisor * divisor
+    largest = max(math.isqrt(pixels) // divisor, 1) * divisor
     height, width = image.shape[1:] if image[0].size <= pixels else (min(side, largest) for side in image.shape[1:])
     top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
     return image[:, top : top + height, left : left + width]

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from cdal_sdk.errors import ReadError
 from cdal_sdk.readers.dicom_file import number, open_dicom
@@ -39,6 +40,7 @@ _MODALITIES = (
     "MG", "MR", "NM", "OAM", "OCT", "OP", "OPM", "OPT", "OPTBSV", "OPTENF", "OPV", "OSS", "OT", "PA", "PT", "PX", "RF",
     "RG", "SM", "SRF", "ST", "TG", "US", "VA", "XA", "XC",
 )  # fmt: skip
+_SAME_SPACING = 1e-3  # by which, as a share, one may differ that was written with other digits
 _LATERAL = ("LL", "RL", "LLO", "RLO")  # of the terms for ViewPosition
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -166,7 +168,7 @@ def _spacing(dataset: Dataset) -> tuple[float, float] | None:
     A PixelSpacing that repeats the detector's is not calibrated (PS3.3, 10.7.1.3): the patient appears magnified on it.
     """
     spacing, detector = (_pair(dataset, keyword) for keyword in ("PixelSpacing", "ImagerPixelSpacing"))
-    if spacing is not None and spacing != detector:
+    if spacing is not None and (detector is None or not np.allclose(spacing, detector, rtol=_SAME_SPACING, atol=0)):
         return spacing
     with suppress(ValueError):
         magnification = number(dataset, "EstimatedRadiographicMagnificationFactor") or 0
@@ -187,13 +189,17 @@ def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
 def _view(dataset: Dataset) -> View | None:
     """How a projection shows the patient, as far as the header says."""
     position = str(dataset.get("ViewPosition") or "").strip().upper()
-    directions = dataset.get("PatientOrientation") or ()
-    row, column = (str(value)[:1] for value in directions) if len(directions) == 2 else ("", "")
-    if position in _LATERAL or row in ("A", "P"):
+    directions = dataset.get("PatientOrientation")
+    two = isinstance(directions, MultiValue) and len(directions) == 2
+    row, column = (str(value)[:1] for value in directions) if two else ("", "")
+    frontal, sideways = position in ("AP", "PA"), row in ("A", "P")
+    if position in _LATERAL or "LAT" in position or (sideways and not frontal):
         return "lateral"
+    if sideways:  # the two contradict each other
+        return None
     if row and (row not in ("L", "R") or column != "F"):
         return "turned"
-    return "frontal" if row or position in ("AP", "PA") else None
+    return "frontal" if row or frontal else None
 
 
 def _read_enhanced(case: str, path: Path, header: Dataset, frames: tuple[int, ...]) -> Study:

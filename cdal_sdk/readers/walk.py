@@ -90,11 +90,11 @@ def list_files(given: Path, exclude: Path | None, turn_to: TurnTo) -> Listing | 
         for path, digest in _outputs(here) if hidden else ():
             turn_to(here)
             recorded[path] = digest
-        visible = (name for name in sorted(folders) if not name.startswith(".") and name not in hidden)
+        visible = (name for name in sorted(folders) if not _is_aside(name) and name not in hidden)
         waiting += reversed([here / name for name in visible if enters(here / name)])
         if _DISC_INDEX in (name.upper() for name in names):
             listing.discs.append(here)
-        for path in (here / name for name in sorted(names) if not name.startswith(".")):
+        for path in (here / name for name in sorted(names) if not _is_aside(name)):
             turn_to(here)
             if path in recorded:
                 if not _holds(path, recorded[path]):
@@ -109,10 +109,15 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def _is_aside(name: str) -> bool:
+    """Whether a name is that of a hidden file, or of an editor's backup; not one such as `PATIEN~1`."""
+    return name.startswith(".") or name.endswith("~")
+
+
 def _outputs(out: Path) -> Iterator[tuple[Path, str]]:
     """What the ledger of an output folder lists, and its SHA-256."""
     for entry in sorted((out / _LEDGER).glob("*.json")):
-        with suppress(OSError, ValueError, TypeError, LookupError):  # damaged, or none of ours
+        with suppress(OSError, ValueError, TypeError, LookupError, AttributeError):  # damaged, or none of ours
             told = json.loads(entry.read_text(encoding="utf-8"))
             yield from [(out / name, told.get("output_sha256", {}).get(name, "")) for name in told["outputs"]]
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from threading import Event
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 
 from cdal_sdk.bundle import load_model
 from cdal_sdk.engines import (
-    BuiltEngine,
     Device,
     Engine,
     EngineCache,
@@ -127,9 +127,16 @@ class Segmenter:
         self.read_timeout = read_timeout
         place = pick_device(device)
 
-        def gate(candidate: BuiltEngine) -> str:  # built only when an engine is new here
+        @cache
+        def gate() -> Gate:  # made only when an engine is new here
             reference = TorchEngine(loaded.generator, sampling, place)
-            return Gate(manifest, reference, loaded.gate_images() or synthetic_images(manifest))(candidate)
+            made = Gate(manifest, reference, loaded.gate_images() or synthetic_images(manifest))
+            if len(made.unjudged) == len(manifest.labels):
+                _log.warning(
+                    "a new engine is judged by probabilities alone, since the images at hand show nothing of what the "
+                    "model segments; better: cdal export --data IMAGES --keep-images"
+                )
+            return made
 
         request = EngineRequest(
             generator=loaded.generator,
@@ -139,7 +146,7 @@ class Segmenter:
             fixed_size=manifest.plan.fixed_size,
             precision=precision,
             stored=loaded.files,
-            gate=gate,
+            gate=lambda candidate: gate()(candidate),
             judged=judged_by(manifest),
             cache=EngineCache(default_cache_folder()),
             say=progress or _log.info,

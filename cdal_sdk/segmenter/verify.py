@@ -86,7 +86,8 @@ def verify(
         if sources:
             problems += _found(entry, _check_source(entry, given.of(entry), out, read))
     problems += [
-        Problem(case, "nothing in this folder tells of this source") for case in given.without(entries, failed)
+        Problem(case, "neither a finished case nor the last report tells of it")
+        for case in given.without(entries, failed)
     ]
     problems += [Problem(name, "no finished case accounts for this file") for name in _unaccounted(entries, out)]
     files = sum(len(entry.outputs) for entry in entries)

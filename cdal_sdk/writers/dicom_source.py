@@ -18,6 +18,7 @@ from cdal_sdk.study import Study
 
 __all__ = ["identity", "reduced_sources"]
 
+_REPLACED = "\N{REPLACEMENT CHARACTER}"
 _log = logging.getLogger(__name__)
 
 # Type 2: must be present, may be empty.
@@ -132,6 +133,7 @@ def _is_given(header: Dataset, keyword: str) -> bool:
 def _valid(header: Dataset, keyword: str) -> Any:
     """The value of a tag, or None where it is absent, empty or not what DICOM allows, such as two instead of one."""
     try:
+        raw = getattr(header.get_item(keyword), "value", None)
         element = header[keyword]
         if element.is_empty or element.VR == "SQ":
             return element.value or None
@@ -141,8 +143,8 @@ def _valid(header: Dataset, keyword: str) -> Any:
             validate_value(element.VR, value, pydicom.config.RAISE)
             if element.VR in ("DA", "TM"):
                 {"DA": DA, "TM": TM}[element.VR](value)
-            if "\N{REPLACEMENT CHARACTER}" in str(value):  # it is in no character set that the source names
-                return None
+            if _REPLACED in str(value) and not (isinstance(raw, bytes) and _REPLACED.encode() in raw):
+                return None  # what cannot be decoded, unless the source has the character itself
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError):
         return None
     # Without its raw bytes, a name is written in our own character set instead of the source's.

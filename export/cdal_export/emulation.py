@@ -1,6 +1,6 @@
 """Half precision without a GPU: the folded sampler with every product rounded as a half-precision engine rounds it.
 
-The types are those of the exported program (`HalfProducts`): inputs, weights and results of convolutions and matrix
+The types are those of the exported program (`TypedProducts`): inputs, weights and results of convolutions and matrix
 products in half, and what adds or resamples them; products are summed in float32, as GPUs do. It tells beforehand
 whether an engine that is only built here would pass the gate, and which layers are to blame where one does not.
 """
@@ -35,7 +35,7 @@ class EmulatedEngine:
     Args:
         generator: in eval mode.
         target: with its precision and islands; float32 is run as it is.
-        watch: called with a layer's name, as in the graph, and each product of it.
+        watch: called with a layer's name, as in the graph, and each product of it; then with its result.
     """
 
     name = "emulated"
@@ -71,6 +71,7 @@ class EmulatedEngine:
                 self._layer = name if name.startswith("encoder.") else f"step{self._step}.{name}"
 
             module.register_forward_pre_hook(begin)
+            module.register_forward_hook(lambda _, __, result: self.see(result))
         else:
             for child_name, child in module.named_children():
                 self._follow(child, f"{name}.{child_name}" if name else child_name)
@@ -84,9 +85,9 @@ class EmulatedEngine:
         """In which the layer at work computes."""
         return torch.float32 if self._half is None or self._layer in self._islands else self._half
 
-    def see(self, product: Tensor) -> None:
-        """Show a product to whoever watches."""
-        self._watch(self._layer, product.float())
+    def see(self, values: Tensor) -> None:
+        """Show a product of the layer at work, or its result, to whoever watches."""
+        self._watch(self._layer, values.float())
 
 
 class _Rounded(TypedProducts):

@@ -27,7 +27,7 @@ from cdal_sdk.bundle import (
     write_model_folder,
 )
 from cdal_sdk.engines import Target
-from cdal_sdk.errors import UsageError
+from cdal_sdk.errors import GateError, UsageError
 from cdal_sdk.network import Generator
 
 __all__ = ["ExportOptions", "Exported", "ExportedEngine", "export_model"]
@@ -60,6 +60,17 @@ class Exported:
 
 
 _DEFAULTS = ExportOptions()
+
+
+def _check_judge(judge: Judge, manifest: Manifest, say: Say) -> None:
+    """Refuse images that judge nothing, and tell labels that they do not show."""
+    if len(judge.unjudged) == len(manifest.labels):
+        raise GateError(
+            "the float32 reference labels nothing on these images, so that they cannot judge an engine",
+            remedy="give images that show what the model segments by --data",
+        )
+    if judge.unjudged:
+        say(f"not judged, since the reference finds none on these images: {', '.join(judge.unjudged)}")
 
 
 def _for_votes(manifest: Manifest, votes: int, say: Say) -> Manifest:
@@ -113,6 +124,7 @@ def export_model(
 
     say(f"the gate compares with the float32 reference on {images.described}")
     judge = Judge(model.generator, manifest, sampling, images.gate, options.limits)
+    _check_judge(judge, manifest, say)
     target = Target(
         sampling,
         "cpu",

@@ -63,8 +63,7 @@ def choose_images(
 
 
 def _of_cases(plan: Plan, data: Path, *, int8: bool) -> ExportImages:
-    # Of a folder as for training its images: masks would be read as images, too.
-    cases = list(discover([next((folder for folder in (data / "images", data / "imagesTr") if folder.is_dir()), data)]))
+    cases = list(discover([_images_beside_masks(data) or data]))
     count = min(_CASES, max(1, _TO_JUDGE // (plan.canvas[0] * plan.canvas[1])))
     chosen = _evenly(cases, count + max(count, _CALIBRATING) if int8 else count)
     judging, calibrating = _split(chosen, count) if int8 else (chosen, [])
@@ -72,6 +71,14 @@ def _of_cases(plan: Plan, data: Path, *, int8: bool) -> ExportImages:
     if int8:
         described += f", having calibrated on {len(calibrating)} other(s)"
     return ExportImages(_images(judging, plan, _TO_JUDGE), _images(calibrating, plan, _TO_CALIBRATE), described)
+
+
+def _images_beside_masks(data: Path) -> Path | None:
+    """The images of a folder as for training: its masks would be read as images, too."""
+    for images, masks in (("images", "masks"), ("imagesTr", "labelsTr")):
+        if (data / images).is_dir() and (data / masks).is_dir():
+            return data / images
+    return None
 
 
 def _evenly(cases: Sequence[CaseFiles], count: int) -> list[CaseFiles]:

@@ -37,6 +37,11 @@ class Judge:
     images: Sequence[NDArray[np.float32]]
     limits: Limits
 
+    @property
+    def unjudged(self) -> list[str]:
+        """See `Gate.unjudged`."""
+        return self._end.unjudged
+
     def __call__(
         self,
         target: Target,

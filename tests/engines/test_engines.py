@@ -208,7 +208,8 @@ def settings() -> tuple[object, ...]:
 
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     older = known(torch.get_float32_matmul_precision), known(lambda: cudnn.allow_tf32)
-    return *older, matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.deterministic, cudnn.benchmark
+    cpu = torch.backends.mkldnn.matmul.fp32_precision
+    return *older, matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.deterministic, cudnn.benchmark, cpu
 
 
 @pytest.mark.parametrize(
@@ -221,6 +222,7 @@ def settings() -> tuple[object, ...]:
         "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
         "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
         "torch.backends.fp32_precision = 'tf32'",
+        "torch.backends.mkldnn.matmul.fp32_precision = 'bf16'",
     ],
 )
 def test_float32_is_float32_on_a_gpu_whatever_a_program_has_set(setting: str) -> None:
@@ -234,7 +236,7 @@ def test_float32_is_float32_on_a_gpu_whatever_a_program_has_set(setting: str) ->
         with exact_float32("cuda"):
             inside = settings()
         assert settings() == before, (before, settings())
-        assert inside[0] == "highest" and inside[2:4] == ("ieee", "ieee") and inside[4:] == before[4:], inside
+        assert inside[0] == "highest" and inside[2:4] == ("ieee", "ieee") and inside[4:6] == before[4:6], inside
     """
     subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], check=True, cwd=ROOT)  # noqa: S603
 

@@ -343,7 +343,7 @@ def test_a_gate_judges_by_its_images_and_the_way_to_a_mask() -> None:
     assert judged_by(PLANAR.with_files({GATE_FILE: "one", "engines/x": "more"})) == found[3]
 
 
-@pytest.mark.parametrize(("factor", "passes"), [(0.97, True), (0.0, False), (1.1, False)])
+@pytest.mark.parametrize(("factor", "passes"), [(0.98, True), (0.0, False), (1.1, False)])
 def test_a_spread_that_is_not_the_reference_s_is_refused(factor: float, passes: bool, small_gate: Study) -> None:
     """Though the masks are the same: intervals and reviews follow from it."""
     images = [gate_images(small_gate, VOLUME.plan, 10_000)]
@@ -388,10 +388,24 @@ def test_a_spread_counts_outside_the_mask_too() -> None:
     assert not even.passes(Limits())
 
 
-def test_images_on_which_the_model_labels_nothing_judge_no_engine() -> None:
-    nothing = Answering(np.full((1, 1, 32, 32), -PLANAR.polarity))
-    with pytest.raises(GateError, match=r"labels nothing on these images.*export with --data"):
-        Gate(PLANAR, nothing, [np.zeros((1, 1, 32, 32), np.float32)]).check(nothing)
+def test_images_on_which_the_model_labels_nothing_judge_no_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CDAL_CACHE", str(tmp_path / "cache"))
+    generator = tiny_generator(VOLUME)
+    with torch.no_grad():
+        generator.out.bias.copy_(torch.tensor([9.0, -9.0, -9.0]))
+    save_checkpoint(checkpoint_content(VOLUME, generator.state_dict()), tmp_path / "best.pt")
+    silent = tmp_path / "best.pt"
+    for precision in ("fp32", "fp16"):
+        with pytest.raises(GateError, match=r"labels nothing on these images.*give images that show"):
+            export_model(silent, tmp_path / "out", replace(SCRIPT, engines=("auto",), precision=precision))
+    assert not (tmp_path / "out").exists()
+    caplog.clear()
+    assert Segmenter(silent).engine.name != "torch", "where there are no others, probabilities judge"
+    assert [r.getMessage()[:50] for r in caplog.records].count(
+        "a new engine is judged by probabilities alone, sin"
+    ) == 1
 
 
 def test_steps_are_compared_on_images_of_all_cases() -> None:

@@ -207,6 +207,7 @@ def test_large_images_are_cropped_for_calibration_and_the_engine_takes_the_canva
     quantise = engine._quantise
     values = 12 * 12 * PLANAR.votes * len(PLANAR.betas) * PLANAR.network.width
     monkeypatch.setattr(engine, "_VALUES", values)
+    monkeypatch.setattr(engine, "_LEAST", 1)
     monkeypatch.setattr(
         engine, "_quantise", lambda model, images: seen.extend(i.shape for i in images) or quantise(model, images)
     )

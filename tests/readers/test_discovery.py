@@ -418,7 +418,7 @@ def test_what_an_earlier_run_wrote_is_no_input(tmp_path, caplog):
 
 def test_names_with_a_tilde_are_inputs_but_for_what_a_run_kept(tmp_path):
     write_nifti(tmp_path / "in/PATIEN~1/scan.nii.gz")
-    for name in ("SCAN~1.NII", "copy.nii.gz~"):
+    for name in ("SCAN~1.NII", "scan.nii.gz~1", "backup.nii.gz~"):
         write_nifti(tmp_path / "scan.nii.gz")
         (tmp_path / "scan.nii.gz").rename(tmp_path / "in" / name)
     assert len(discover([tmp_path / "in"])) == 3

@@ -422,6 +422,7 @@ def test_an_xray_is_planar_and_windowed_as_displayed(write_xray):
         ({"PixelSpacing": [0.15, 0.25], "EstimatedRadiographicMagnificationFactor": 1.25}, (0.15, 0.25)),
         ({"PixelSpacing": [0.2, 0.3], "EstimatedRadiographicMagnificationFactor": 1.25}, (0.16, 0.24)),
         ({"PixelSpacing": [0.2, 0.3]}, None),  # the detector's once more
+        ({"PixelSpacing": [0.20000000298023, 0.3]}, None),
         ({"PixelSpacing": [0.15, 0]}, None),
         ({"PixelSpacing": [0.15, 0.25, 0.25]}, None),
         ({"PixelSpacing": 0.15}, None),
@@ -447,6 +448,9 @@ def test_the_spacing_of_an_xray_is_that_in_the_patient(write_xray, tags, spacing
         ("AP", ["L", "H"], "turned"),
         ("", None, None),
         ("XYZ", ["L"], None),
+        ("PA", "PA", "frontal"),
+        ("LATERAL", None, "lateral"),
+        ("PA", ["A", "F"], None),
     ],
 )
 def test_the_view_of_an_xray(write_xray, position, orientation, view):

@@ -116,7 +116,10 @@ def test_a_changed_or_missing_source(run: Path) -> None:
     write_volume(run / "in/a.nii.gz", seed=5)
     assert findings(run / "out", run / "in") == ["its source has changed since it was segmented"]
     (run / "in/a.nii.gz").rename(run / "in/other.nii.gz")
-    told = ["its source is not among the given inputs", "nothing in this folder tells of this source"]
+    told = [
+        "its source is not among the given inputs",
+        "neither a finished case nor the last report tells of it",
+    ]
     assert findings(run / "out", run / "in") == told
 
 
@@ -126,12 +129,12 @@ def test_a_source_that_was_moved_is_known_by_its_bytes(run: Path) -> None:
     write_volume(run / "moved/a.nii.gz", seed=5)  # another one has its name now
     found = verify(run / "out", discover([run / "moved"]))
     assert found.sources == 1
-    assert found.problems == [Problem("a", "nothing in this folder tells of this source")], "that other one"
+    assert found.problems == [Problem("a", "neither a finished case nor the last report tells of it")], "that other one"
 
 
 def test_a_source_that_failed_is_told_by_the_report(run: Path) -> None:
     shutil.copy(run / "in/a.nii.gz", run / "in/b.nii.gz")
-    assert findings(run / "out", run / "in") == ["nothing in this folder tells of this source"]
+    assert findings(run / "out", run / "in") == ["neither a finished case nor the last report tells of it"]
     failed = asdict(CaseReport("b", "failed", "it cannot be read", "b.nii.gz"))
     rewrite(run / "out/report.json", lambda report: report["cases"].append(failed))
     assert findings(run / "out", run / "in") == []
