@@ -68,6 +68,12 @@ def loud_scores(generator: Generator) -> None:
             module.key.bias.fill_(400.0)
 
 
+def loud_sum(generator: Generator) -> None:
+    """Each part fits into half precision, the sum behind attention does not."""
+    generator.middle[0].conv2.bias[0] = 30_000.0
+    generator.middle[1].out.bias[0] = 80_000.0
+
+
 def loud_stream(generator: Generator) -> None:
     """Into a layer that a step calls twice."""
     for block in generator.down[0].blocks:
@@ -76,7 +82,12 @@ def loud_stream(generator: Generator) -> None:
 
 @pytest.mark.parametrize(
     ("change", "blamed"),
-    [(nothing, set()), (loud_scores, {"middle.1"}), (loud_stream, {"down.0.resample.resample"})],
+    [
+        (nothing, set()),
+        (loud_scores, {"middle.1"}),
+        (loud_sum, {"middle.1"}),
+        (loud_stream, {"down.0.resample.resample"}),
+    ],
 )
 def test_the_rehearsal_is_that_of_the_graph(
     images: np.ndarray, change: Callable[[Generator], None], blamed: set[str]
