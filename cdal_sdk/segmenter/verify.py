@@ -139,11 +139,13 @@ class _Sources:
                 moved[tuple(source.digests)] += 1
         missing = []
         for case, source in self._by_name.items():
+            if case in known:
+                continue
             content = tuple(source.digests)
-            if case not in known and not moved[content]:
-                missing.append(case)
-            elif case not in known:  # each entry accounts for one case, though several may share their files
+            if moved[content]:  # each entry accounts for one case, though several may share their files
                 moved[content] -= 1
+            else:
+                missing.append(case)
         return missing
 
 

@@ -64,13 +64,14 @@ _DEFAULTS = ExportOptions()
 
 def _check_judge(judge: Judge, manifest: Manifest, say: Say) -> None:
     """Refuse images that judge nothing, and tell labels that they do not show."""
-    if len(judge.unjudged) == len(manifest.labels):
+    absent = judge.unjudged
+    if len(absent) == len(manifest.labels):
         raise GateError(
             "the float32 reference labels nothing on these images, so that they cannot judge an engine",
             remedy="give images that show what the model segments by --data",
         )
-    if judge.unjudged:
-        say(f"not judged, since the reference finds none on these images: {', '.join(judge.unjudged)}")
+    if absent:
+        say(f"not judged, since the reference finds none on these images: {', '.join(absent)}")
 
 
 def _for_votes(manifest: Manifest, votes: int, say: Say) -> Manifest:
